@@ -67,7 +67,8 @@ def describe_machine() -> Iterator[str]:
     cores = len(os.sched_getaffinity(0))
     yield f"* machine: {_cpu_name()}, {cores} cores, {pages:.0f} GiB, {platform.platform()}"
     versions = [f"{name} {version}" for name in PACKAGES if (version := _version(name))]
-    python, threads = platform.python_version(), torch.get_num_threads()
+    python = platform.python_version()
+    threads = torch.get_num_threads()
     yield f"* Python {python}, {', '.join(versions)}; torch uses {threads} threads"
     commit = _output("git", "describe", "--always", "--dirty", "--abbrev=12") or "unknown"
     yield f"* {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, commit {commit}"

@@ -109,7 +109,8 @@ def play_to_server(video: Path, options: argparse.Namespace, out: Path) -> None:
     with connect(f"ws://127.0.0.1:{options.port}/v1/live", compression=None) as client, out.open("w") as file:
         client.send('{"type": "start"}')
         client.recv()
-        source, sender = LiveSource(str(video)), threading.Thread(target=send)
+        source = LiveSource(str(video))
+        sender = threading.Thread(target=send)
         source.start(inbox.put, inbox.close)
         sender.start()
         rows = csv.DictWriter(file, ["time_s", "latency_ms", "dropped"])

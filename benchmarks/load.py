@@ -100,7 +100,10 @@ def service(folder: Path, clients: int) -> Iterator[tuple[str, subprocess.Popen[
 
 def _load(address: str, clients: int, total: int, clip: bytes) -> tuple[Counter[str], list[float]]:
     """Send ``total`` clips; return the number of each outcome, and when each clip was answered."""
-    outcomes, finished_s, numbers, lock = Counter[str](), list[float](), iter(range(total)), threading.Lock()
+    outcomes = Counter[str]()
+    finished_s = list[float]()
+    numbers = iter(range(total))
+    lock = threading.Lock()
 
     def client() -> None:
         with httpx.Client(base_url=address, timeout=600) as session:

@@ -29,7 +29,8 @@ def write_video(path: Path, seconds: int) -> Path:
             audio = av.AudioFrame.from_ndarray(
                 waveform[None].astype(np.float32), format="fltp", layout="mono"
             )
-            audio.sample_rate, audio.pts = 16_000, repetition * len(waveform)
+            audio.sample_rate = 16_000
+            audio.pts = repetition * len(waveform)
             container.mux(sound.encode(audio))
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
@@ -63,7 +64,8 @@ def cost_of_one(
 ) -> tuple[float, float]:
     """Return the seconds per item and the seconds of the start, from runs on two folders with ``counts``
     items."""
-    short_s, long_s = timed(lambda: run(few)), timed(lambda: run(many))
+    short_s = timed(lambda: run(few))
+    long_s = timed(lambda: run(many))
     each_s = (long_s - short_s) / (counts[1] - counts[0])
     return each_s, short_s - counts[0] * each_s
 

@@ -115,7 +115,8 @@ def compare_starts(short: Path, long: Path) -> None:
 def show_stages(video: Path) -> None:
     """Print a table and the bars of each rate."""
     info, model = probe(video), load_model(STARTER, "cpu")
-    duration_s, n_frames = info.duration_s or 0.0, info.frame_count or 0
+    duration_s = info.duration_s or 0.0
+    n_frames = info.frame_count or 0
     for name, rate_hz in RATES.items():
         stages, serial_s, whole_s, used_s = measure_stages(video, model, rate_hz)
         rest_s = max(serial_s - sum(stages.values()), 0.0)
@@ -159,10 +160,8 @@ def measure_stages(
     one = load_model(STARTER, "cpu", threads=1)
     face = watch("encode faces", one.networks.encoders["face"])
     one = replace(one, networks=replace(one.networks, encoders={**one.networks.encoders, "face": face}))
-    predictor, detector = (
-        Predictor(one, PredictOptions(rate_hz=rate_hz)),
-        watch("detect faces", load_detector("auto")),
-    )
+    predictor = Predictor(one, PredictOptions(rate_hz=rate_hz))
+    detector = watch("detect faces", load_detector("auto"))
     spec = predictor.decode_spec
     voices = [
         to_item(clip, replace(one.sampling, uses_face=False))

@@ -53,7 +53,8 @@ def main() -> None:
 
 
 def _print_labels(evaluation: Evaluation, targets: np.ndarray) -> None:
-    predictions, metrics = _intensities(evaluation), evaluation.metrics
+    predictions = _intensities(evaluation)
+    metrics = evaluation.metrics
     print("\n| | Pearson | CCC | MAE | slope | intercept | mean label | mean prediction |")
     print("| --- " * 8 + "|")
     for i, label in enumerate(metrics.labels):

@@ -7,7 +7,9 @@ import os
 import sys
 from functools import cache
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # parameters of glibc's mallopt(3), malloc.h
+M_TRIM_THRESHOLD = -1
+M_TOP_PAD = -2
+M_MMAP_MAX = -4  # parameters of glibc's mallopt(3), malloc.h
 SETTINGS = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20}
 """No buffer is mapped separately, nothing is trimmed off the heap, and the heap grows by 64 MB."""
 

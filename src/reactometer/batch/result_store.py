@@ -32,7 +32,9 @@ from reactometer.io import (
 )
 from reactometer.types import Prediction
 
-SETTINGS_FILE, INDEX_FILE, FAILED_FILE = "run.json", "index.parquet", "failed.csv"
+SETTINGS_FILE = "run.json"
+INDEX_FILE = "index.parquet"
+FAILED_FILE = "failed.csv"
 JOURNAL, TIMELINE, LOCK = "results", "timeline", ".lock"
 
 JOURNAL_LINES = 1000
@@ -80,7 +82,8 @@ class ResultStore:
             file = journal[-1]
         else:
             number = int(journal[-1].stem) + 1 if journal else 0
-            file, self._n_lines = self.folder / JOURNAL / f"{number:05d}.jsonl", 0
+            file = self.folder / JOURNAL / f"{number:05d}.jsonl"
+            self._n_lines = 0
         line = JournalEntry(sha256, predictions)
         with wrap_write_errors(file), file.open("ab") as stream:
             stream.write(_LINE.dump_json(line) + b"\n")

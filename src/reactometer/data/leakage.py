@@ -63,7 +63,9 @@ def find_same_files(clips: Sequence[Clip]) -> list[Leak]:
     A file is named by the first clip that has it.
     """
     sizes = [clip.path.stat().st_size if clip.path.is_file() else None for clip in clips]
-    counts, first_clip, names = Counter(sizes), dict[str, str](), list[str | None]()
+    counts = Counter(sizes)
+    first_clip = dict[str, str]()
+    names = list[str | None]()
     for clip, size in zip(clips, sizes, strict=True):
         is_single = size is None or counts[size] == 1
         names.append(None if is_single else first_clip.setdefault(sha256_of(clip.path), clip.clip_id))
@@ -148,7 +150,8 @@ def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]
         if not len(indices):
             continue
         hits = indices[is_identifying[indices]]
-        shared[name], identifying[name] = float(in_train[indices].mean()), len(hits) / len(indices)
+        shared[name] = float(in_train[indices].mean())
+        identifying[name] = len(hits) / len(indices)
         if len(hits) >= max(MIN_CLIPS, MIN_LEAK_SHARE * len(indices)):
             leaks.append(Leak("label vector", ("train", name), len(set(hits)), len(hits), identifying[name]))
     return LabelVectors(len(labelled), len(distinct), shared, identifying), leaks

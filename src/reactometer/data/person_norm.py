@@ -138,7 +138,8 @@ class PersonReader:
     def describe(self, rows: Sequence[PreparedRow]) -> str:
         """Return a sentence with the number of normalised clips."""
         n_normalised = sum((row.clip.person or "") in self.person_stats for row in rows)
-        n_people, n_unchanged = len(self.person_stats), len(rows) - n_normalised
+        n_people = len(self.person_stats)
+        n_unchanged = len(rows) - n_normalised
         text = f"{n_normalised} clips normalised by the mean and spread of their person ({n_people} people)"
         return (
             f"{text}; {n_unchanged} unchanged (people with fewer than {MIN_PARTS} clips)"

@@ -115,8 +115,10 @@ def agreement(ratings: pd.Series) -> Agreement:
     rated_twice = [values for values in ratings if len(values) > 1]
     if len(rated_twice) < 2:
         return Agreement(None, None)
-    all_ratings, counts = np.concatenate(rated_twice), np.array([len(values) for values in rated_twice])
-    means, n = np.array([values.mean() for values in rated_twice]), len(rated_twice)
+    all_ratings = np.concatenate(rated_twice)
+    counts = np.array([len(values) for values in rated_twice])
+    means = np.array([values.mean() for values in rated_twice])
+    n = len(rated_twice)
     between = (counts * (means - all_ratings.mean()) ** 2).sum() / (n - 1)
     within = ((all_ratings - np.repeat(means, counts)) ** 2).sum() / (counts.sum() - n)
     k = (counts.sum() - (counts**2).sum() / counts.sum()) / (n - 1)

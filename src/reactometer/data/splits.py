@@ -58,10 +58,8 @@ def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) 
         ConfigError: invalid fold, or fewer people than folds.
     """
     if n_folds < 2 or not 0 <= fold < n_folds:
-        got, expected = (
-            f"data.folds={n_folds}, data.fold={fold}",
-            "2 folds or more, and a fold from 0 to folds - 1",
-        )
+        got = f"data.folds={n_folds}, data.fold={fold}"
+        expected = "2 folds or more, and a fold from 0 to folds - 1"
         raise ConfigError("invalid fold", got=got, expected=expected)
     sizes = Counter(_group(clip) for clip in clips if clip.split in ("train", "val"))
     if len(sizes) < n_folds:
@@ -189,7 +187,8 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
 
     if not clips:
         raise DataError("no clip with labels to split", expected="a dataset with labels")
-    nodes, edges = dict[tuple[str, object], int](), list[tuple[int, int]]()
+    nodes = dict[tuple[str, object], int]()
+    edges = list[tuple[int, int]]()
     for key in disjoint:
         names = [getattr(clip, key) for clip in clips]
         if None in names:
@@ -242,6 +241,7 @@ def _assign_components(
         if cost_change[partner] < -1e-9:
             excess[current] += difference[partner]
             excess[split_of[partner]] -= difference[partner]
-            split_of[i], split_of[partner] = split_of[partner], current
+            split_of[i] = split_of[partner]
+            split_of[partner] = current
             split_of[n_components:] = np.arange(len(split_ids))
     return np.asarray(split_ids[split_of[:n_components]])

@@ -106,11 +106,9 @@ def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
 
 
 def _summarise(prepared: PreparedSet, split: str) -> SplitSummary:
-    rows, values, train = (
-        prepared.split(split),
-        _labels(prepared, split),
-        _labels(prepared, "train"),
-    )  # (clips, L)
+    rows = prepared.split(split)
+    values = _labels(prepared, split)
+    train = _labels(prepared, "train")  # (clips, L)
     readable = [row for row in rows if row.file]
     mean, drift = np.empty(0), np.empty(0)
     if len(values):

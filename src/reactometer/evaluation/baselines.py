@@ -25,7 +25,8 @@ def length_baseline(
         train_targets: (n, L) in [0, 1].
         values: (m,) lengths of the clips to predict, in seconds; NaN: unknown.
     """
-    lengths, targets = np.asarray(train_values, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
+    lengths = np.asarray(train_values, dtype=np.float64)
+    targets = np.asarray(train_targets, dtype=np.float64)
     test_lengths = np.asarray(values, dtype=np.float64)
     predictions = np.tile(targets.mean(axis=0), (len(test_lengths), 1))
     is_finite = np.isfinite(lengths)
@@ -52,7 +53,8 @@ def shuffled_scores(
 
     Shuffles without a score are left out: a label or prediction is constant.
     """
-    targets, rng = np.asarray(targets, dtype=np.float64), np.random.default_rng(seed)
+    targets = np.asarray(targets, dtype=np.float64)
+    rng = np.random.default_rng(seed)
     scores = [measure(rng.permutation(targets), predictions, labels).mean_pearson for _ in range(n_shuffles)]
     return [score for score in scores if score is not None]
 

@@ -71,11 +71,10 @@ class Resampling:
         Returns:
             (1 + n_resamples, ...) the statistic of the original clips, then of each resample.
         """
-        units, rng = self.sum_by_unit(rows), np.random.default_rng(self.seed)
-        batch_size, statistics = (
-            max(1, MAX_BATCH_COUNTS // len(units)),
-            [statistic(units.sum(axis=0, keepdims=True))],
-        )
+        units = self.sum_by_unit(rows)
+        rng = np.random.default_rng(self.seed)
+        batch_size = max(1, MAX_BATCH_COUNTS // len(units))
+        statistics = [statistic(units.sum(axis=0, keepdims=True))]
         for start in range(0, self.n_resamples, batch_size):
             samples = rng.integers(len(units), size=(min(batch_size, self.n_resamples - start), len(units)))
             counts = np.array([np.bincount(row, minlength=len(units)) for row in samples], dtype=np.float64)
@@ -192,7 +191,8 @@ def moments(targets: npt.ArrayLike, predictions: npt.ArrayLike, centre: Array | 
     Raises:
         ScoreError: as :func:`measure`.
     """
-    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    targets = np.asarray(targets, dtype=np.float64)
+    predictions = np.asarray(predictions, dtype=np.float64)
     measure(
         targets, predictions, [str(index) for index in range(targets.shape[-1])]
     )  # raises if there is no score
@@ -212,10 +212,8 @@ def scores_from_moments(sums: Array) -> Array:
     target, prediction, target_square, prediction_square, product, absolute_error, error = np.split(
         sums[:, 1:] / sums[:, :1], 7, axis=1
     )
-    target_variance, prediction_variance = (
-        target_square - target**2,
-        prediction_square - prediction**2,
-    )  # (R, L) each
+    target_variance = target_square - target**2
+    prediction_variance = prediction_square - prediction**2  # (R, L) each
     covariance = product - target * prediction
     varies = target_variance > MIN_STD**2
     defined = varies & (prediction_variance > MIN_STD**2)

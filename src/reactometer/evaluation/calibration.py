@@ -100,7 +100,8 @@ def measure_coverage(
         return CoveredShare(interval(shares), float((high - low)[chosen].mean()), int(chosen.sum()))
 
     columns = np.arange(len(labels))
-    basis, size = table["basis"].to_numpy(), np.searchsorted(SIZE_EDGES, predictions, side="right")
+    basis = table["basis"].to_numpy()
+    size = np.searchsorted(SIZE_EDGES, predictions, side="right")
     sizes = [f"{start:g} to {end:g}" for start, end in pairwise((0.0, *SIZE_EDGES, 1.0))]
     by_size = {name: size == number for number, name in enumerate(sizes)}
     by_size[STRONGEST] = columns == predictions.argmax(axis=1)[:, None]
@@ -159,8 +160,10 @@ def measure_reliability(
     Raises:
         ScoreError: as :func:`~reactometer.evaluation.metrics.measure`.
     """
-    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    target_mean, prediction_mean = targets.mean(axis=0), predictions.mean(axis=0)
+    targets = np.asarray(targets, dtype=np.float64)
+    predictions = np.asarray(predictions, dtype=np.float64)
+    target_mean = targets.mean(axis=0)
+    prediction_mean = predictions.mean(axis=0)
     rows = moments(targets, predictions)
     line = resampling.resample(
         rows, lambda sums: _fit_line(sums, target_mean, prediction_mean)

@@ -120,7 +120,8 @@ def fit_uncertainty(
     """
     if not 0.5 <= coverage < 1.0:
         raise ConfigError("coverage is out of range", got=coverage, expected="0.5 or more, and less than 1")
-    raw, previous = replace(loaded, uncertainty=None), loaded.uncertainty
+    raw = replace(loaded, uncertainty=None)
+    previous = loaded.uncertainty
     rows = prepared.split(split)
     unmasked, scores_by_modalities = _score_by_modalities(raw, prepared, split, progress)
     min_clips = MIN_CLIPS if recalibrate else min_calibration_size(coverage)
@@ -135,7 +136,8 @@ def fit_uncertainty(
     if "" in person.values() or len(set(person.values())) < min_calibration_size(coverage):
         person = {}  # too few people for intervals of a new person
     if previous and previous.references:
-        references, shortest_s = dict(previous.references), previous.shortest_s
+        references = dict(previous.references)
+        shortest_s = previous.shortest_s
     else:
         references, shortest_s = _fit_references(raw, prepared, progress)
     if recalibrate:

@@ -165,7 +165,9 @@ def evaluate(
     chosen = choose_split(prepared, split)
     rows = prepared.split(chosen)
     labelled = [index for index, row in enumerate(rows) if row.clip.labels]
-    scored, labels, uncertainty = tuple(rows[index] for index in labelled), loaded.labels, loaded.uncertainty
+    scored = tuple(rows[index] for index in labelled)
+    labels = loaded.labels
+    uncertainty = loaded.uncertainty
     resampling = choose_units([row.clip for row in scored], by, n_resamples)
     for column in groups:
         split_column([row.clip for row in scored], column)  # raises before the slow part
@@ -234,9 +236,11 @@ def open_for_model(loaded: LoadedModel, data: Path | str, *, progress: bool = Tr
             expected=", ".join(loaded.labels),
             fix="Evaluate on a dataset with the same labels in the same order",
         )
-    model_sizes, sizes = loaded.networks.feature_sizes, prepared.feature_sizes
+    model_sizes = loaded.networks.feature_sizes
+    sizes = prepared.feature_sizes
     if model_sizes is None and sizes is None:
-        settings, trained_settings = prepared.settings, loaded.config.prepare
+        settings = prepared.settings
+        trained_settings = loaded.config.prepare
         if (settings.rate_hz, settings.size_px) != (trained_settings.rate_hz, trained_settings.size_px):
             raise ModelError(
                 f"{prepared.folder}: prepared with other settings than the model's training data",

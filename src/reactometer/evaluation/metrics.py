@@ -69,7 +69,8 @@ def measure(targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence
     Raises:
         ScoreError: shapes differ, fewer than 3 clips, or a value is not finite.
     """
-    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    targets = np.asarray(targets, dtype=np.float64)
+    predictions = np.asarray(predictions, dtype=np.float64)
     if targets.shape != predictions.shape or targets.ndim != 2 or targets.shape[1] != len(labels):
         raise ScoreError(
             "targets and predictions do not match",
@@ -91,10 +92,8 @@ def measure(targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence
 
 def pearson(targets: Array, predictions: Array) -> tuple[float | None, ...]:
     """Compute Pearson's r of each column of two (clips, L) arrays; ``None`` if a column is constant."""
-    target_deviation, prediction_deviation = (
-        targets - targets.mean(axis=0),
-        predictions - predictions.mean(axis=0),
-    )
+    target_deviation = targets - targets.mean(axis=0)
+    prediction_deviation = predictions - predictions.mean(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (target_deviation * prediction_deviation).sum(axis=0) / np.sqrt(
             (target_deviation**2).sum(axis=0) * (prediction_deviation**2).sum(axis=0)

@@ -73,7 +73,8 @@ def report(
         ).metrics
         for modality in (("voice", "face") if uses_both else ())
     }
-    labels, baselines = evaluation.metrics.labels, dict[str, Metrics]()
+    labels = evaluation.metrics.labels
+    baselines = dict[str, Metrics]()
     if labelled_train_rows(prepared):
         by_length = predict_from_length(prepared, evaluation.rows)
         baselines["clip length only"] = measure(evaluation.targets, by_length, labels)

@@ -155,7 +155,8 @@ def plot_degradation(curves: Curves) -> Figure:
     undefined."""
     figure, panels = make_panels(len(curves), columns=2, size=(4.6, 3.2))
     for (corruption, points), panel in zip(curves.items(), panels, strict=True):
-        levels, labels = [point.level for point in points], points[0].metrics.labels
+        levels = [point.level for point in points]
+        labels = points[0].metrics.labels
         panel.plot(
             levels, np.array([point.metrics.pearson for point in points], float), alpha=0.7, label=labels
         )
@@ -187,7 +188,9 @@ def _predict_corrupted(
 ) -> list[Array]:
     """Return (clips, L) predicted intensities of the unchanged clips, then of the clips after each
     transform."""
-    rows, sampling, by_member = prepared.split(split), loaded.sampling, []
+    rows = prepared.split(split)
+    sampling = loaded.sampling
+    by_member = []
     for member in loaded.members:
         unchanged = open_reader(member, prepared, split, sampling, progress=progress)
         changed = [MediaReader(sampling, transform, member.networks.encode) for transform in transforms]

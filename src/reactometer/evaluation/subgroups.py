@@ -34,7 +34,8 @@ MAX_VALUES, N_BANDS = 10, 4
 MAX_SMALL_UNITS = 30
 """Maximum number of units of a small group: Pearson over 30 clips has a standard error of 0.18."""
 
-GROUP_METRICS, COMPARED_METRICS = ("pearson", "bias", "mae"), ("pearson", "bias")
+GROUP_METRICS = ("pearson", "bias", "mae")
+COMPARED_METRICS = ("pearson", "bias")
 """Metrics of each group, and those compared with all other clips; bias: mean prediction − mean label."""
 
 
@@ -100,12 +101,14 @@ def compare_groups(
         DataError: unknown column.
         ScoreError: as of :func:`~reactometer.evaluation.metrics.measure`.
     """
-    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    targets = np.asarray(targets, dtype=np.float64)
+    predictions = np.asarray(predictions, dtype=np.float64)
     units = np.arange(len(rows))
     if resampling.groups is not None:
         units = pd.factorize(np.array(resampling.groups, dtype=object))[0]
     missing = np.array([[row.n_faces == 0, not row.has_sound] for row in rows])  # (clips, 2)
-    sums, clips = moments(targets, predictions), [row.clip for row in rows]
+    sums = moments(targets, predictions)
+    clips = [row.clip for row in rows]
     groupings = [(column, *group) for column in columns for group in split_column(clips, column).items()]
     sizes = [(len(np.unique(units[inside])), len(np.unique(units[~inside]))) for _, _, inside in groupings]
     n_differences = (
@@ -124,7 +127,8 @@ def compare_groups(
     for (column, name, inside), size in zip(groupings, sizes, strict=True):
         scores = resampling.resample(np.hstack([sums, sums * inside[:, None]]), score)
         scores[0, 0, 0, ~_defined(targets[inside], predictions[inside])] = np.nan
-        is_small, metrics = min(size) <= MAX_SMALL_UNITS, list[GroupMetric]()
+        is_small = min(size) <= MAX_SMALL_UNITS
+        metrics = list[GroupMetric]()
         for (i, metric), (j, label) in product(enumerate(GROUP_METRICS), enumerate((None, *labels))):
             values, other_clips, all_clips = scores[:, :, i, j].T  # (1 + R,) each
             value = interval(values) if np.isfinite(values[0]) else None
@@ -191,10 +195,8 @@ def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np
 def _group_metrics(sums: Array, n_labels: int) -> Array:
     """Return (R, measures, 1 + L) from (R, C) sums over clips; NaN if there is no clip."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores, bias = (
-            scores_from_moments(sums),
-            sums[:, -n_labels:] / sums[:, :1],
-        )  # (R, kinds, 1 + L), (R, L)
+        scores = scores_from_moments(sums)
+        bias = sums[:, -n_labels:] / sums[:, :1]  # (R, kinds, 1 + L), (R, L)
     return np.stack([scores[:, 0], np.column_stack([bias.mean(axis=1), bias]), scores[:, 2]], axis=1)
 
 

@@ -216,7 +216,8 @@ class _EncodedInput:
 
     def encode_face(self, media: Item) -> Item:
         """Encode other images; the features of the voice do not change."""
-        voice, voice_times_s = self.features.voice, self.features.voice_times_s
+        voice = self.features.voice
+        voice_times_s = self.features.voice_times_s
         return replace(self.networks.encode_face(media), voice=voice, voice_times_s=voice_times_s)
 
 

@@ -79,7 +79,8 @@ def write_attribution(attribution: Attribution, folder: Path) -> Iterator[Path]:
 
 def as_json(attribution: Attribution) -> dict[str, Any]:
     """Return all changes by label for JSON; None if there is nothing to hide."""
-    prediction, labels = attribution.prediction, attribution.prediction.labels
+    prediction = attribution.prediction
+    labels = attribution.prediction.labels
 
     def by_label(values: Sequence[float] | FloatArray) -> dict[str, float | None]:
         rounded = [None if np.isnan(value) else round(float(value), 6) for value in values]
@@ -200,7 +201,8 @@ def _draw_face(axes: Axes, timeline: Axes, attribution: Attribution, label: int)
 
 def _title(attribution: Attribution) -> str:
     window = attribution.prediction.windows[0]
-    window_s, hidden_s = window.end_s - window.start_s, attribution.spans[0][1] - attribution.spans[0][0]
+    window_s = window.end_s - window.start_s
+    hidden_s = attribution.spans[0][1] - attribution.spans[0][0]
     return (
         f"{Path(attribution.prediction.path).name}, {attribution.start_s:.1f} to {attribution.end_s:.1f} s: "
         "changes of each emotion\n"

@@ -54,7 +54,8 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
 
 def _bases(model: LoadedModel) -> list[str]:
     """Return the names of the known pretrained encoders that a model started from."""
-    config, encoders = model.config.model, model.description.get("encoders", {})
+    config = model.config.model
+    encoders = model.description.get("encoders", {})
     names = {"face": config.encoder or ARCHITECTURES[config.name].encoder, "voice": config.voice_encoder}
     started = [name for modality, name in names.items() if encoders.get(modality, {}).get("pretrained")]
     return [name for name in started if name in ENCODER_LICENCES]
@@ -62,17 +63,16 @@ def _bases(model: LoadedModel) -> list[str]:
 
 def _about(model: LoadedModel) -> str:
     """Describe the architecture, training data and validation scores of one model."""
-    data, metrics, config = (
-        model.description.get("data", {}),
-        model.description.get("metrics", {}),
-        model.config,
-    )
+    data = model.description.get("data", {})
+    metrics = model.description.get("metrics", {})
+    config = model.config
     lines = [f"Architecture: {config.model.name}."]
     lines += [f"Started from {base}, licence: {ENCODER_LICENCES[base]}." for base in _bases(model)]
     if config.model.encoder == STARTER_NAME:
         lines.append("Started from the backbone of reactometer's starter model; its card states the licence.")
     if "name" in data:
-        n_train, n_val = data.get("n_train_clips", "?"), data.get("n_val_clips", "?")
+        n_train = data.get("n_train_clips", "?")
+        n_val = data.get("n_val_clips", "?")
         counts = f"{n_train} training clips, {n_val} validation clips"
         lines.append(f"Trained on {data['name']}: {counts}. Seed {config.training.seed}.")
     table = f"\n\n{_score_table(model.labels, metrics)}" if set(MEASURES.values()) <= set(metrics) else ""
@@ -83,7 +83,8 @@ def _score_table(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
     """Format one row per label, and their mean."""
     rows = {label: [metrics[key].get(label) for key in MEASURES.values()] for label in labels}
     rows["mean"] = [metrics.get(f"mean_{key}") for key in MEASURES.values()]
-    split, n_clips = metrics.get("split", "?"), metrics.get("n_clips", "?")
+    split = metrics.get("split", "?")
+    n_clips = metrics.get("n_clips", "?")
     note = {"val": ", which chose the epoch", "all": ", which includes the training clips"}.get(split, "")
     lines = [f"Scores on the {n_clips} clips of the {split} split{note}:", ""]
     lines += [f"| | {' | '.join(MEASURES)} |", "| --- " * (len(MEASURES) + 1) + "|"]

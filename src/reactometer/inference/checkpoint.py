@@ -188,7 +188,9 @@ def _load(
     folder: Path, about: _Description, device: str, threads: int, opened: dict[str, Graph]
 ) -> LoadedModel:
     """Load one model; members of an ensemble share ``opened`` graphs by SHA-256, inputs and outputs."""
-    face, voice, config = about.inputs.face, about.inputs.voice, about.config
+    face = about.inputs.face
+    voice = about.inputs.voice
+    config = about.config
     graphs = dict[str, Graph]()
     for name, signature in signatures_of(face, voice, config.model.size_px, len(about.labels)).items():
         check_digest(folder / name, about.sha256.get(name))
@@ -274,7 +276,8 @@ def read_description(folder: Path) -> _Description | _EnsembleDescription:
         text = file.read_bytes()
         description = parse_json_object(text)
     if description.get("format") != FORMAT:
-        got, expected = f"format {description.get('format')}", f"format {FORMAT}"
+        got = f"format {description.get('format')}"
+        expected = f"format {FORMAT}"
         fix = "Train again with this version, or install the version of reactometer that wrote the checkpoint"
         raise ModelError(f"{folder}: another format of checkpoint", got=got, expected=expected, fix=fix)
     try:

@@ -18,7 +18,8 @@ from reactometer.inference.scores import Score
 from reactometer.io import atomic_file, format_json, parse_json_object, sha256_of, wrap_decode_errors
 from reactometer.types import FloatArray, IntervalBounds
 
-UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
+UNCERTAINTY_FILE = "uncertainty.json"
+REFERENCES_FILE = "uncertainty.safetensors"
 FORMAT = 2
 
 MIN_LENGTH_RATIO = 0.5
@@ -168,10 +169,12 @@ def fit_intervals(
         coverage: in (0, 1).
         people: the person in each clip; ``None``: another person in each clip.
     """
-    values, labels = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    values = np.asarray(predictions, dtype=np.float64)
+    labels = np.asarray(targets, dtype=np.float64)
     clips = np.repeat(np.arange(len(values)), values.shape[1])  # (n L,), as all arrays below
     units = clips if people is None else np.repeat(np.array(people), values.shape[1])
-    residuals, values = np.abs(values - labels).ravel(), values.ravel()
+    residuals = np.abs(values - labels).ravel()
+    values = values.ravel()
     for n_bins in range(MAX_BINS, 0, -1):
         edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins))
         index = np.searchsorted(edges, values, side="right")
@@ -245,7 +248,8 @@ def fit_isotonic_map(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Isot
     """
     from scipy.optimize import isotonic_regression
 
-    x, y = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    x = np.asarray(predictions, dtype=np.float64)
+    y = np.asarray(targets, dtype=np.float64)
     order = np.argsort(x, kind="stable")
     fitted = isotonic_regression(y[order])
     weights = np.diff(fitted.blocks)
@@ -281,7 +285,8 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
     with wrap_decode_errors(
         file, ModelError, "Delete the file, or calibrate again with 'reactometer calibrate'"
     ):
-        about, tensors = parse_json_object(file.read_bytes()), folder / REFERENCES_FILE
+        about = parse_json_object(file.read_bytes())
+        tensors = folder / REFERENCES_FILE
         if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(tensors):
             raise ValueError(f"another format, or another {REFERENCES_FILE}")
         about["references"] = _read_references(load_file(tensors))

@@ -81,7 +81,8 @@ class _Reader:
         if len(graphs) != 1:  # protobuf would merge several
             raise ValueError(f"{len(graphs)} graphs")
         (graph,) = graphs
-        nodes, tensors = self.parse_all(graph, 1), self.parse_all(graph, 5)
+        nodes = self.parse_all(graph, 1)
+        tensors = self.parse_all(graph, 5)
         for node in nodes:
             self.check_node(node)
         self.check_tensors(tensors)
@@ -118,7 +119,8 @@ class _Reader:
         inputs = {_text(value, 1): self.parse_first_size(value) for value in self.parse_all(graph, 11)}
         is_constant = {**dict.fromkeys(inputs, False), **dict.fromkeys(weights, True)}
         for node in nodes:
-            operator, names = _text(node, 4), [name for name in _texts(node, 1) if name]
+            operator = _text(node, 4)
+            names = [name for name in _texts(node, 1) if name]
             if not all(name in is_constant for name in names):
                 return False  # a node whose input is computed later
             computed = all(is_constant[name] for name in names)
@@ -174,7 +176,8 @@ class _Reader:
                     size = FIXED_SIZES[wire_type]
                 else:
                     raise ValueError(f"wire type {wire_type}")
-                value, position = data[position : position + size], position + size
+                value = data[position : position + size]
+                position = position + size
             if position > len(data):
                 raise ValueError("truncated")
             fields.setdefault(number, []).append(value)

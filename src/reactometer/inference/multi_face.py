@@ -126,7 +126,8 @@ def _face_segments(
     no_score = Score(np.zeros(len(model.labels), np.float32), has_face=False, has_voice=False)
     for spec, clip in windows:
         scored.count(clip.samples)
-        index, is_sound = len(scored.segments), is_audible(clip.waveform)
+        index = len(scored.segments)
+        is_sound = is_audible(clip.waveform)
         scored.segments.append(ScoredSegment(spec, without_media(clip), is_sound, no_score, clip.duration_s))
         uses_voice = is_sound and model.networks.uses_voice
         may_be_alone = not scored.has_several_people()

@@ -82,10 +82,12 @@ class _Person:
     """The box of one prediction's face, and its panel."""
 
     def __init__(self, prediction: Prediction, width_px: int) -> None:
-        self.face, self.duration_s = prediction.face, prediction.duration_s or 1.0
+        self.face = prediction.face
+        self.duration_s = prediction.duration_s or 1.0
         self.samples = [sample for sample in prediction.samples if sample.state is not FrameState.UNREADABLE]
         self.times_s = np.array([sample.time_s for sample in self.samples])
-        self.middles_s, self.values = prediction.middles_s, prediction.timeline  # (K,), (K, L)
+        self.middles_s = prediction.middles_s
+        self.values = prediction.timeline  # (K,), (K, L)
         self.head_px = 0 if self.face is None else ROW_PX  # of the row with the face's number
         self.panel = self._draw_panel(prediction.labels, width_px)
 
@@ -115,7 +117,8 @@ class _Person:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        height_px, curve_px = _even(self.head_px + ROW_PX * len(labels)), width_px - CURVE_PX - MARGIN_PX
+        height_px = _even(self.head_px + ROW_PX * len(labels))
+        curve_px = width_px - CURVE_PX - MARGIN_PX
         figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100)
         canvas: Any = FigureCanvasAgg(figure)
         if self.face is not None:
@@ -129,7 +132,8 @@ class _Person:
             axes = figure.add_axes(box)
             x = (LABEL_PX - 8 - CURVE_PX) / curve_px
             axes.text(x, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=8)
-            values, colour = self.values[:, index], COLOURS[index % len(COLOURS)]
+            values = self.values[:, index]
+            colour = COLOURS[index % len(COLOURS)]
             axes.fill_between(self.middles_s, values, color=colour, alpha=0.5, linewidth=0)
             axes.plot(self.middles_s, values, color=colour, linewidth=1)
             axes.set(xlim=(0, self.duration_s), ylim=(0, 1))
@@ -155,7 +159,8 @@ def _encode(container: Any, source: Path, canvas: _Canvas, has_sound: bool) -> N
             container.mux(sound.encode(_sound_frame(item)))
         elif item.rgb is not None:
             frame = av.VideoFrame.from_ndarray(canvas.draw(item.rgb(), item.time_s), format="rgb24")
-            frame.pts, frame.time_base = round(item.time_s / CLOCK), CLOCK
+            frame.pts = round(item.time_s / CLOCK)
+            frame.time_base = CLOCK
             container.mux(video.encode(frame))
     container.mux(video.encode())
     if sound is not None:
@@ -166,7 +171,8 @@ def _sound_frame(block: SoundBlock) -> Any:
     samples = np.round(block.samples * 32767).clip(-32768, 32767).astype(np.int16)[None]  # (1, S)
     frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
     frame.sample_rate = SOUND_RATE_HZ
-    frame.pts, frame.time_base = round(block.start_s * SOUND_RATE_HZ), Fraction(1, SOUND_RATE_HZ)
+    frame.pts = round(block.start_s * SOUND_RATE_HZ)
+    frame.time_base = Fraction(1, SOUND_RATE_HZ)
     return frame
 
 

@@ -51,7 +51,8 @@ def draw_row(row: Any, prediction: Prediction, index: int) -> None:
     """Draw one emotion's intensity over time into axes of matplotlib, with the whole file's value on the
     right."""
     colour = COLOURS[index % len(COLOURS)]
-    middles_s, values = prediction.middles_s, prediction.timeline[:, index]  # (K,) each
+    middles_s = prediction.middles_s
+    values = prediction.timeline[:, index]  # (K,) each
     if any(window.intervals for window in prediction.windows):
         pairs = [
             window.intervals[index] if window.intervals else (np.nan, np.nan) for window in prediction.windows

@@ -40,7 +40,8 @@ def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) ->
 
 
 def _events(prediction: Prediction, index: int, threshold: float) -> Iterator[Event]:
-    windows, values = prediction.windows, prediction.timeline[:, index]  # K, (K,)
+    windows = prediction.windows
+    values = prediction.timeline[:, index]  # K, (K,)
     middles_s: list[float] = prediction.middles_s.tolist()
 
     def crossing_s(inside: int, outside: int, edge_s: float) -> float:
@@ -122,7 +123,8 @@ def smooth(prediction: Prediction, span_s: float) -> Prediction:
         return prediction
     values = prediction.timeline  # (K, L)
     valid = ~np.isnan(values).any(axis=1)  # (K,)
-    raw, times_s = values[valid], prediction.middles_s[valid]  # in temporal order
+    raw = values[valid]
+    times_s = prediction.middles_s[valid]  # in temporal order
     first = np.searchsorted(times_s, times_s - span_s / 2)
     end = np.searchsorted(times_s, times_s + span_s / 2, side="right")
     smoothed = np.empty_like(raw)

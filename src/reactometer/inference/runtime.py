@@ -51,10 +51,8 @@ OUT_OF_MEMORY = ("Available memory of", "Failed to allocate", "would require mor
 
 _OPENERS = ThreadPoolExecutor(2, "open-graph")
 
-FACE_INPUTS, VOICE_INPUTS = (
-    ("frames", "frame_mask", "frame_times_s"),
-    ("voice", "voice_mask", "voice_times_s"),
-)
+FACE_INPUTS = ("frames", "frame_mask", "frame_times_s")
+VOICE_INPUTS = ("voice", "voice_mask", "voice_times_s")
 """Inputs of the head's graph: features or spectrogram (B, T, D), mask (B, T) and times in seconds (B, T)."""
 
 MEANS = {"face": "face_mean", "voice": "voice_mean"}
@@ -235,7 +233,8 @@ def signatures_of(
     face: FaceInput | None, voice: VoiceInput | None, size_px: int, n_labels: int
 ) -> dict[str, tuple[Tensors, Tensors]]:
     """Return the inputs and outputs of each graph of a model, by file name."""
-    head_inputs, head_outputs = dict[str, Any](), dict[str, Any](intensities=("float", (n_labels,)))
+    head_inputs = dict[str, Any]()
+    head_outputs = dict[str, Any](intensities=("float", (n_labels,)))
     signatures: dict[str, tuple[Tensors, Tensors]] = {HEAD_GRAPH: (head_inputs, head_outputs)}
     for name, stream, inputs in (("face", face, FACE_INPUTS), ("voice", voice, VOICE_INPUTS)):
         if stream is not None:
@@ -373,8 +372,10 @@ def run_options() -> onnxruntime.RunOptions:
 def _register_arena() -> None:
     """Register the CPU arena of the process. See OrtArenaCfg,
     https://onnxruntime.ai/docs/get-started/with-c.html."""
-    exact, default = 1, -1  # extend the arena by the requested size, not to the next power of two
-    allocator, memory_type = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    exact = 1
+    default = -1  # extend the arena by the requested size, not to the next power of two
+    allocator = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory_type = onnxruntime.OrtMemType.DEFAULT
     memory = onnxruntime.OrtMemoryInfo("Cpu", allocator, 0, memory_type)
     onnxruntime.create_and_register_allocator(
         memory, onnxruntime.OrtArenaCfg(MAX_RUN_BYTES, exact, default, default)

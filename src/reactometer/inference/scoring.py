@@ -85,7 +85,8 @@ def score_split(
     Returns:
         The scores, and a note on the normalisation per person (``None``: not normalised).
     """
-    rows, sampling = prepared.split(split), sampling or loaded.sampling
+    rows = prepared.split(split)
+    sampling = sampling or loaded.sampling
     by_member, note = [], None
     for member in loaded.members:
         read = open_reader(member, prepared, split, sampling, progress=progress)

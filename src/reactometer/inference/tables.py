@@ -109,10 +109,8 @@ def check_ending(path: Path | None) -> None:
     if path.suffix.lower() == ".parquet":
         require("pyarrow", extra="parquet")
     elif path.suffix.lower() not in ENDINGS:
-        got, fix = (
-            path.suffix or "no extension",
-            f"Use {path.with_suffix('.csv')}, which spreadsheets can open",
-        )
+        got = path.suffix or "no extension"
+        fix = f"Use {path.with_suffix('.csv')}, which spreadsheets can open"
         raise OutputError(f"{path}: unknown table format", got=got, expected=", ".join(ENDINGS), fix=fix)
 
 

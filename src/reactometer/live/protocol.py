@@ -150,6 +150,7 @@ def _decode(jpeg: bytes) -> ByteArray | None:
 def _sound(payload: bytes) -> FloatArray:
     max_samples = round(MAX_SOUND_S * SOUND_RATE_HZ)
     if not payload or len(payload) % 2 or len(payload) > 2 * max_samples:
-        got, expected = f"{len(payload)} bytes", f"1 to {max_samples} samples of 16 bits"
+        got = f"{len(payload)} bytes"
+        expected = f"1 to {max_samples} samples of 16 bits"
         raise ConfigError("invalid size of sound", got=got, expected=expected)
     return np.asarray(np.frombuffer(payload, dtype="<i2") / FULL_SCALE, dtype=np.float32).clip(-1.0, 1.0)

@@ -95,7 +95,8 @@ class LiveScorer:
         self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
         self._predictor = Predictor(model, PredictOptions(rate_hz=self.rate_hz))
         spec = self._predictor.decode_spec
-        self._detector, self._size_px = load_detector(spec.detector), spec.size_px
+        self._detector = load_detector(spec.detector)
+        self._size_px = spec.size_px
         self.reset()
 
     def reset(self) -> None:
@@ -168,7 +169,8 @@ class LiveScorer:
 
     def _warnings(self, score: Score, length_s: float) -> str | None:
         """Return the reasons not to use the intensities of a window with ``length_s`` seconds of input."""
-        networks, uncertainty = self.model.networks, self.model.uncertainty
+        networks = self.model.networks
+        uncertainty = self.model.uncertainty
         if not score.has_input:
             missing = ["no visible face"] * networks.uses_face + ["no audible sound"] * networks.uses_voice
             return " and ".join(missing)

@@ -108,7 +108,8 @@ def live_rows(path: Path, labels: tuple[str, ...]) -> Iterator[Callable[[LiveSco
 
     def add(score: LiveScore) -> None:
         row = score_as_json(score, labels)
-        values, face = row.pop("intensities") or {}, row.pop("face") or ()
+        values = row.pop("intensities") or {}
+        face = row.pop("face") or ()
         row["face"] = " ".join(str(round(value)) for value in face)
         row |= {label: values.get(label, {}).get("value") for label in labels}
         row |= {f"{label}_{end}": values.get(label, {}).get(end) for label in labels for end in BOUNDS}

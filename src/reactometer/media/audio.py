@@ -149,7 +149,8 @@ def _number_runs(frames: Iterable[TimedFrame]) -> Iterator[tuple[int, float, Aud
             continue
         frame_format = (frame.sample_rate, frame.layout.name, frame.format.name)
         if frame_format != audio_format or (time_s is not None and abs(time_s - expected_s) > MIN_GAP_S):
-            run, start_s = run + 1, expected_s if time_s is None else time_s
+            run = run + 1
+            start_s = expected_s if time_s is None else time_s
             samples, audio_format = 0, frame_format
         samples += frame.samples
         frame.pts = None  # the run's start replaces it

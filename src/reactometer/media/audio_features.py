@@ -54,7 +54,8 @@ def _filters() -> FloatArray:
     min_mel, max_mel = (2595.0 * math.log10(1.0 + rate_hz / 700.0) for rate_hz in (MIN_HZ, MAX_HZ))
     centres_hz = 700.0 * (10.0 ** (np.linspace(min_mel, max_mel, MEL_BANDS + 2) / 2595.0) - 1.0)  # (M + 2,)
     bins_hz = np.linspace(0.0, SOUND_RATE_HZ / 2, TRANSFORM_SIZE // 2 + 1)  # (257,)
-    above, widths = bins_hz[:, None] - centres_hz, np.diff(centres_hz)  # (257, M + 2), (M + 1,)
+    above = bins_hz[:, None] - centres_hz
+    widths = np.diff(centres_hz)  # (257, M + 2), (M + 1,)
     bank = np.minimum(above[:, :-2] / widths[:-1], -above[:, 2:] / widths[1:]).clip(min=0.0)  # (257, M)
     return bank.astype(np.float32)
 
@@ -129,7 +130,8 @@ def _change(values: np.ndarray) -> np.ndarray:
 def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithm of the likeliest pitch in Hz, (N,), and the strength of voicing, (N,) in [0,
     1]."""
-    window, min_lag = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / MAX_PITCH_HZ)
+    window = PITCH_WINDOW_SIZE
+    min_lag = int(SOUND_RATE_HZ / MAX_PITCH_HZ)
     max_lag = int(SOUND_RATE_HZ / MIN_PITCH_HZ)
     padded = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:n_steps]  # (N, window)
@@ -146,5 +148,6 @@ def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np
         autocorrelation /= np.maximum(autocorrelation[:, :1], 1e-9)
         autocorrelation /= correction
         best = (autocorrelation[:, min_lag:] - cost).argmax(axis=1) + min_lag  # (n,)
-        lag[block], strength[block] = best, autocorrelation[np.arange(len(best)), best].clip(0.0, 1.0)
+        lag[block] = best
+        strength[block] = autocorrelation[np.arange(len(best)), best].clip(0.0, 1.0)
     return np.log(SOUND_RATE_HZ / lag), strength

@@ -36,13 +36,17 @@ YUNET_STRIDES = (8, 16, 32)
 YUNET_OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in YUNET_STRIDES]
 # The file declares an input of 320 x 320 pixels, but its graph computes any size: declare "h" x "w" (ONNX
 # TensorShape).
-YUNET_FIXED_SIZE, YUNET_ANY_SIZE = 2 * b"\n\x03\x08\xc0\x02", b"\n\x03\x12\x01h\n\x03\x12\x01w"
+YUNET_FIXED_SIZE = 2 * b"\n\x03\x08\xc0\x02"
+YUNET_ANY_SIZE = b"\n\x03\x12\x01h\n\x03\x12\x01w"
 HAAR_MIN_NEIGHBOURS, HAAR_MIN_FACE_PX = 5, 24
 HAAR_MIN_FACE_ENLARGED_PX = 48  # in an enlarged frame, no face is lost and the search takes half the time
 
 # YuNet's box relative to the Haar box of the same face, in shares of the Haar box's side; medians of 443
 # faces.
-HAAR_INSET_X, HAAR_INSET_Y, HAAR_WIDTH, HAAR_HEIGHT = 0.09, 0.014, 0.82, 1.038
+HAAR_INSET_X = 0.09
+HAAR_INSET_Y = 0.014
+HAAR_WIDTH = 0.82
+HAAR_HEIGHT = 1.038
 
 # Distance and height of the level eyes in a crop, in shares of its side; brows, chin and cheeks are inside.
 CROP_EYE_DISTANCE, CROP_EYE_HEIGHT = 0.33, 0.39
@@ -180,7 +184,9 @@ def _surroundings(
 ) -> tuple[ByteArray, tuple[int, int]]:
     """Return the part of the frame around a rotated crop, given the midpoint of the eyes; and the part's
     corner."""
-    cosine, sine, down = abs(math.cos(angle)), abs(math.sin(angle)), max(CROP_EYE_HEIGHT, 1 - CROP_EYE_HEIGHT)
+    cosine = abs(math.cos(angle))
+    sine = abs(math.sin(angle))
+    down = max(CROP_EYE_HEIGHT, 1 - CROP_EYE_HEIGHT)
     reaches_px = side_px * (0.5 * cosine + down * sine), side_px * (0.5 * sine + down * cosine)
     (height_px, width_px), spans = frame_rgb.shape[:2], []
     for centre_px, reach_px, length_px in zip(middle, reaches_px, (width_px, height_px), strict=True):
@@ -328,10 +334,8 @@ def _haar() -> Detector:
             )
         detections = []
         for (left, top, side, _), vote in zip(boxes, votes, strict=True):
-            x, y = (
-                (left + HAAR_INSET_X * side - border_px) / scale,
-                (top + HAAR_INSET_Y * side - border_px) / scale,
-            )
+            x = (left + HAAR_INSET_X * side - border_px) / scale
+            y = (top + HAAR_INSET_Y * side - border_px) / scale
             box = float(x), float(y), float(HAAR_WIDTH * side / scale), float(HAAR_HEIGHT * side / scale)
             detections.append(Detection(box, float(vote / (vote + HAAR_MIN_NEIGHBOURS)), None))
         return _sort_faces(detections)

@@ -190,7 +190,8 @@ class _WindowBuffer:
     def _waveform(self, start_s: float, end_s: float) -> FloatArray | None:
         if not self.has_sound:
             return None
-        first, last = round(start_s * SOUND_RATE_HZ), round(end_s * SOUND_RATE_HZ)
+        first = round(start_s * SOUND_RATE_HZ)
+        last = round(end_s * SOUND_RATE_HZ)
         waveform = np.zeros(last - first, dtype=np.float32)  # (S,); silence after the end of the sound
         for block in self.blocks:
             offset = round(block.start_s * SOUND_RATE_HZ) - first

@@ -95,7 +95,9 @@ class _Track:
         (x, y), (last_x, last_y) = _centre(face), _centre(self.face)
         right = SMOOTHING * self.velocity[0] + (1 - SMOOTHING) * (x - last_x) / elapsed_s
         down = SMOOTHING * self.velocity[1] + (1 - SMOOTHING) * (y - last_y) / elapsed_s
-        self.face, self.last_s, self.velocity = face, time_s, (right, down)
+        self.face = face
+        self.last_s = time_s
+        self.velocity = (right, down)
 
     def distance(self, face: Detection, time_s: float) -> float:
         """Return the distance from the expected position in face sizes; infinite beyond reach."""

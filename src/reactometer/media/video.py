@@ -97,7 +97,8 @@ def probe(path: Path) -> MediaInfo:
     Raise MediaError for a file that has neither video nor sound.
     """
     with open_media(path) as container:
-        stream, has_audio = video_stream(container), bool(container.streams.audio)
+        stream = video_stream(container)
+        has_audio = bool(container.streams.audio)
         if stream is None and not has_audio:
             raise MediaError(
                 f"{path} has neither video nor sound", expected="video or sound", fix="Check the file"

@@ -55,7 +55,8 @@ class LogMelEncoder(nn.Module):
     def forward(self, voice: Stream) -> Stream:
         """Encode a standardised spectrogram (B, N, M) to (B, N / 16, D), rounded up; step n is at the time of
         16 n."""
-        maps, mask = voice.values.unsqueeze(1), voice.mask  # (B, 1, N, M), (B, N)
+        maps = voice.values.unsqueeze(1)
+        mask = voice.mask  # (B, 1, N, M), (B, N)
         for block in self.blocks:
             maps = block(maps * mask[:, None, :, None])  # (B, channels, N / 2, M / 2) each time
             mask = every_nth(mask, 2, maps.shape[2])
@@ -85,7 +86,8 @@ class StepConvolution(nn.Module):
 
     def forward(self, voice: Stream) -> Stream:
         """Encode standardised steps (B, N, M) to (B, N / 8, D), rounded up; step n is at the time of 8 n."""
-        times, mask = voice.times_s / TYPICAL_S - 1.0, voice.mask  # (B, N) each
+        times = voice.times_s / TYPICAL_S - 1.0
+        mask = voice.mask  # (B, N) each
         maps = torch.cat(
             (voice.values, torch.stack((times, torch.ones_like(times)), dim=2)), dim=2
         )  # (B, N, M + 2)
@@ -121,7 +123,8 @@ class SpeechEncoder(nn.Module):
     def __init__(self, net: Backbone) -> None:
         super().__init__()
         config: Any = net.module.config
-        kernels, strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
+        kernels = getattr(config, "conv_kernel", ())
+        strides = getattr(config, "conv_stride", ())
         if (tuple(kernels), tuple(strides)) != (KERNELS, STRIDES):
             raise WeightsError(
                 f"a speech encoder of type '{config.model_type}' is not like HuBERT",

@@ -151,7 +151,8 @@ def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
 def _load_starter() -> Backbone:
     """Load the face encoder of the starter model."""
     description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
-    backbone, prefix = rebuild_backbone(description), "face_encoder.net."
+    backbone = rebuild_backbone(description)
+    prefix = "face_encoder.net."
     weights = load_file(STARTER / "weights.safetensors")
     state = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     backbone.module.load_state_dict(state)

@@ -100,7 +100,8 @@ def encode_frames(encoder: FrameEncoder, frames: Tensor, face_indices: Tensor) -
     Returns:
         (B, T, D) float32 (bfloat16 in mixed precision), zeros for frames without a face.
     """
-    images, n_faces = frames.flatten(0, 1), len(face_indices)  # (B * T, 3, H, W)
+    images = frames.flatten(0, 1)
+    n_faces = len(face_indices)  # (B * T, 3, H, W)
     features = torch.zeros((len(images), encoder.feature_size), device=frames.device)
     if n_faces:
         indices = pad_to_multiple(face_indices) if frames.is_cuda else face_indices

@@ -45,7 +45,8 @@ class ReactionModel(nn.Module):
     ) -> None:
         super().__init__()
         self.face_encoder, self.voice_encoder = face, voice
-        self.uses_face, self.uses_voice = face is not None, voice is not None
+        self.uses_face = face is not None
+        self.uses_voice = voice is not None
         self.face_scale = FeatureScaler(face.feature_size) if face else None
         self.voice_scale = FeatureScaler(getattr(voice, "input_size", voice.feature_size)) if voice else None
         self.head = head
@@ -120,7 +121,8 @@ class ReactionModel(nn.Module):
         if voice and voice in replaced:
             voice = PrecomputedFeatures(voice.feature_size)
         model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
-        model.face_scale, model.voice_scale = self.face_scale, self.voice_scale
+        model.face_scale = self.face_scale
+        model.voice_scale = self.voice_scale
         return model.train(self.training)
 
     def train(self, mode: bool = True) -> ReactionModel:

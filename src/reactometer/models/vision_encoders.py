@@ -15,7 +15,8 @@ from torch.nn import functional
 from reactometer.errors import ConfigError, WeightsError
 from reactometer.models.backbones import Backbone
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 """Weight of each colour in a grey image (Rec. ITU-R BT.601), as in OpenCV and Pillow."""
@@ -35,7 +36,8 @@ class ImageNormalizer(nn.Module):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        mean, std = settings.get("image_mean") or IMAGENET_MEAN, settings.get("image_std") or IMAGENET_STD
+        mean = settings.get("image_mean") or IMAGENET_MEAN
+        std = settings.get("image_std") or IMAGENET_STD
         if settings.get("do_normalize") is False:
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         scale = 255.0 * (settings.get("rescale_factor") or 1 / 255)
@@ -65,7 +67,9 @@ class FrameEncoder(nn.Module):
     def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()
         self.net = net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
+        self.settings = net.settings
+        self.pretrained = net.pretrained
+        self.pooling = pooling
         self.pixels = ImageNormalizer(net.settings)
         self.options = {}
         if _trained_px(net.module) not in (None, size_px) and _has_option(
@@ -123,7 +127,9 @@ class ClipEncoder(nn.Module):
         if size_px != _trained_px(net.module):
             raise _wrong_size(net.module, size_px)
         self.net = net.module
-        self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
+        self.settings = net.settings
+        self.pretrained = net.pretrained
+        self.pooling = pooling
         self.pixels = ImageNormalizer(net.settings)
         self.options = (
             {"skip_predictor": True} if _has_option(net.module, "skip_predictor") else {}

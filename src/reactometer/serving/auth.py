@@ -33,7 +33,9 @@ class RequestGuard:
     """ASGI middleware that checks origin, key, queue and upload limits, and adds headers to all responses."""
 
     def __init__(self, app: ASGIApp, queue: JobQueue) -> None:
-        self.app, self.queue, self.settings = app, queue, queue.settings
+        self.app = app
+        self.queue = queue
+        self.settings = queue.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or set ``client`` and ``owner`` in its state and forward it."""
@@ -66,7 +68,9 @@ class RequestGuard:
 
     def _limit_body(self, scope: Scope, receive: Receive) -> Receive:
         """Limit the size of a request body and the time of its upload."""
-        settings, received_bytes, is_complete = self.settings, 0, False
+        settings = self.settings
+        received_bytes = 0
+        is_complete = False
         deadline = time.monotonic() + settings.upload_s
         _check_size(int(dict(scope["headers"]).get(b"content-length", b"0")), settings.body_bytes)
 

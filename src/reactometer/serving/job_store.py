@@ -41,7 +41,8 @@ class JobStore:
     """A folder with ``jobs/ID.json``, and ``uploads/ID`` until the job ends."""
 
     def __init__(self, folder: Path) -> None:
-        self.jobs, self.uploads = make_folder(folder / "jobs"), make_folder(folder / "uploads")
+        self.jobs = make_folder(folder / "jobs")
+        self.uploads = make_folder(folder / "uploads")
 
     def upload(self, job_id: str) -> Path:
         """Return the path of a job's upload."""

@@ -129,7 +129,9 @@ class JobQueue:
             ConfigError: another service uses the folder.
             OutputError: the folder is not writable.
         """
-        self.model, self.settings, self.metrics = model, settings, metrics
+        self.model = model
+        self.settings = settings
+        self.metrics = metrics
         self.store = JobStore(settings.folder)
         self._lock = FileLock(settings.folder / "lock", blocking=False, thread_local=False)
         try:
@@ -166,7 +168,8 @@ class JobQueue:
             if not self._is_accepting:
                 raise RequestError(503, "the service is shutting down", retry_s=30, fix="Try again in 30 s")
             clients = [*(active.client for active in self.active.values()), *self._reservations.values()]
-            n_waiting, settings = len(self._queued) + len(self._reservations), self.settings
+            n_waiting = len(self._queued) + len(self._reservations)
+            settings = self.settings
             for problem, count, limit in (
                 ("too many clips in the queue", n_waiting, settings.max_queued),
                 (
@@ -176,7 +179,8 @@ class JobQueue:
                 ),
             ):
                 if count >= limit:
-                    expected, fix = f"at most {limit}", f"Try again in {RETRY_AFTER_S} s"
+                    expected = f"at most {limit}"
+                    fix = f"Try again in {RETRY_AFTER_S} s"
                     raise RequestError(
                         429, problem, retry_s=RETRY_AFTER_S, got=count, expected=expected, fix=fix
                     )

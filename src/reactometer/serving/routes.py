@@ -103,7 +103,9 @@ class Service:
 
     def document(self, job: Job, *, frames: bool = False) -> Document:
         """Build the JSON document of a job."""
-        model, active, done = self.queue.model, self.queue.active.get(job.id), job.status == DONE
+        model = self.queue.model
+        active = self.queue.active.get(job.id)
+        done = job.status == DONE
         media, progress = (active.media, round(active.progress, 3)) if active else (job.media, 0.0)
         threshold = float(job.request["threshold"])
         predictions = [

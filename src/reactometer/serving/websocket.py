@@ -29,7 +29,8 @@ CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 
 def live_routes(model: LoadedModel, settings: Settings, gauge: Gauge) -> APIRouter:
     """Build the router of ``/v1/live``; the gauge counts open sessions."""
-    router, slots = APIRouter(), asyncio.Semaphore(settings.live_sessions)
+    router = APIRouter()
+    slots = asyncio.Semaphore(settings.live_sessions)
     pool = ThreadPoolExecutor(settings.live_sessions, thread_name_prefix="live")
 
     @router.websocket("/v1/live")
@@ -102,7 +103,8 @@ class _Session:
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
         """Run until the client stops, disconnects, times out, or sends a malformed message."""
-        networks, uncertainty = self.model.networks, self.model.uncertainty
+        networks = self.model.networks
+        uncertainty = self.model.uncertainty
         await self._send(
             "ready",
             labels=self.model.labels,
@@ -148,7 +150,8 @@ class _Session:
         self.frames.put(unpack(content))
 
     async def _score(self, pool: ThreadPoolExecutor) -> None:
-        loop, scores = asyncio.get_running_loop(), run_session(self.scorer, self.frames)
+        loop = asyncio.get_running_loop()
+        scores = run_session(self.scorer, self.frames)
         while (timed := await loop.run_in_executor(pool, next, scores, None)) is not None:
             sending = self._send("intensities", **score_as_json(timed, self.model.labels))
             try:

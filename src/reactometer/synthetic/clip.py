@@ -96,7 +96,8 @@ def clip_plan(
 ) -> ClipPlan:
     """Plan clip ``index`` (from 0) of the dataset with these settings, independently of the other clips."""
     split, person, stimulus = _assign_clip(index, n_clips, seed)
-    person_rng, rng = _random_stream(seed, _PERSON, person), _random_stream(seed, _CLIP, index)
+    person_rng = _random_stream(seed, _PERSON, person)
+    rng = _random_stream(seed, _CLIP, index)
     poses = _random_poses(rng, round(duration_s * rate_hz), rate_hz)
     sounds: tuple[Literal["voice", "silent", "absent"], ...] = ("voice", "silent", "absent")
     return ClipPlan(
@@ -170,7 +171,8 @@ def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
 
 def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
     """Sample one to three emotions; Anxiety and Fear often co-occur, Amusement and Fear rarely."""
-    rng, names = _random_stream(seed, _STIMULUS, stimulus), list(HUME_REACTION)
+    rng = _random_stream(seed, _STIMULUS, stimulus)
+    names = list(HUME_REACTION)
     main = names.pop(stimulus % len(names))
     bias = {
         ("Anxiety", "Fear"): 4.0,
@@ -188,10 +190,12 @@ def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
 def _random_poses(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tuple[Pose, ...]:
     """Sample small head motion; in 8% of the clips the head turns away for a while, in 4% it leaves the
     frame."""
-    times_s, progress = np.arange(n_frames) / rate_hz, np.linspace(0, 1, n_frames)
+    times_s = np.arange(n_frames) / rate_hz
+    progress = np.linspace(0, 1, n_frames)
 
     def sway(size: float) -> FloatArray:
-        speed_hz, phase = rng.uniform(0.2, 0.6), rng.uniform(0, 2 * np.pi)
+        speed_hz = rng.uniform(0.2, 0.6)
+        phase = rng.uniform(0, 2 * np.pi)
         return np.asarray(
             rng.normal(0, size) + size * np.sin(2 * np.pi * speed_hz * times_s + phase), np.float32
         )
@@ -201,7 +205,8 @@ def _random_poses(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tu
     event = rng.uniform()
     yaw = sway(0.06) + away * rng.uniform(1.0, 1.3) * (event < 0.08)
     x = rng.uniform(0.44, 0.56) + sway(0.008) + away * 0.85 * (0.08 <= event < 0.12)
-    y, scale = rng.uniform(0.43, 0.49) + sway(0.006), rng.uniform(0.19, 0.23) + sway(0.002)
+    y = rng.uniform(0.43, 0.49) + sway(0.006)
+    scale = rng.uniform(0.19, 0.23) + sway(0.002)
     tracks = zip(x, y, scale, yaw, sway(0.04), sway(0.04), sway(0.3), strict=True)
     return tuple(Pose(*(float(value) for value in values)) for values in tracks)
 

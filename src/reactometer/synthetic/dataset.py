@@ -111,7 +111,9 @@ def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatA
     """Write an MP4 file with H.264 and, with a waveform, AAC: the same bytes on every run."""
     with av.open(str(path), "w", "mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001), options=_X264)
-        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        video.height = frames.shape[1]
+        video.width = frames.shape[2]
+        video.pix_fmt = "yuv420p"
         sound = (
             None
             if waveform is None

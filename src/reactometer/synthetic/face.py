@@ -190,7 +190,8 @@ def _room(person: Appearance, size_px: int, rng: np.random.Generator) -> FloatAr
 
 
 def _bare_skin(person: Appearance, density: float, rng: np.random.Generator) -> Canvas:
-    canvas, skin = blank_canvas(3, _TEXTURE_BOUNDS, density), person.skin
+    canvas = blank_canvas(3, _TEXTURE_BOUNDS, density)
+    skin = person.skin
     blotches, strands = (_grain(canvas, rng, *blur) for blur in ((0.09, 0.09), (0.014, 0.15)))
     canvas.planes[:] = skin[:, None, None] + rgb(5, 4, 3.5)[:, None, None] * blotches
     blob(canvas, (0, -0.62), (0.55, 0.28), skin * 1.08 + 5, 0.6)
@@ -240,7 +241,9 @@ def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
     """Composite the room with hair, neck and shoulders, (3, H, W), without the face."""
     size_px = scene.room.shape[1]
     density = _density(size_px)
-    zoom, cos, sin = pose.scale * size_px / density, np.cos(pose.roll), np.sin(pose.roll)
+    zoom = pose.scale * size_px / density
+    cos = np.cos(pose.roll)
+    sin = np.sin(pose.roll)
     linear = zoom * np.array([[cos, -sin], [sin, cos]])
     origin = density * np.array([-_BACKGROUND_BOUNDS[0] + 0.2 * np.sin(pose.yaw), -_BACKGROUND_BOUNDS[1]])
     shift = size_px * np.array([pose.x, pose.y]) - linear @ origin
@@ -253,7 +256,9 @@ def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
 def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Pose, chin_v: float) -> None:
     """Wrap the texture around the egg, light it, and composite it over ``planes``, (3, H, W), in place."""
     size_px = planes.shape[1]
-    unit, middle_x, middle_y = pose.scale * size_px, pose.x * size_px, pose.y * size_px
+    unit = pose.scale * size_px
+    middle_x = pose.x * size_px
+    middle_y = pose.y * size_px
     left, right = (int(np.clip(middle_x + reach * unit, 0, size_px)) for reach in (-1.25, 1.25))
     above, below = (int(np.clip(middle_y + reach * unit, 0, size_px)) for reach in (-1.85, 2.0))
     if left >= right or above >= below:
@@ -262,18 +267,22 @@ def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Po
     offset_y = ((np.arange(above, below, dtype=np.float32) - np.float32(middle_y)) / np.float32(unit))[
         :, None
     ]
-    cos, sin = np.float32(np.cos(pose.roll)), np.float32(np.sin(pose.roll))
-    x, y = offset_x * cos + offset_y * sin, (offset_y * cos - offset_x * sin) / np.float32(person.length)
+    cos = np.float32(np.cos(pose.roll))
+    sin = np.float32(np.sin(pose.roll))
+    x = offset_x * cos + offset_y * sin
+    y = (offset_y * cos - offset_x * sin) / np.float32(person.length)
     width, slope = _outline(person, chin_v, y)
     sin_lon = (x / np.maximum(width, np.float32(1e-3))).clip(
         -1, 1
     )  # sine of the longitude relative to the camera
     cos_lon = np.sqrt(1 - sin_lon**2)  # cosine of the longitude
-    cos, sin = np.float32(np.cos(pose.yaw)), np.float32(np.sin(pose.yaw))
+    cos = np.float32(np.cos(pose.yaw))
+    sin = np.float32(np.sin(pose.yaw))
     u = np.where(cos_lon * cos + sin_lon * sin > 0, (sin_lon * cos - cos_lon * sin) * width, 1.2)
     v = y - np.float32(0.9 * np.sin(pose.pitch)) * cos_lon
     density = _density(size_px)
-    columns, rows = (u - texture.u[0]) * np.float32(density), (v - texture.v[0]) * np.float32(density)
+    columns = (u - texture.u[0]) * np.float32(density)
+    rows = (v - texture.v[0]) * np.float32(density)
     skin = cv2.remap(
         cv2.merge(list(texture.planes)), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -351,17 +360,16 @@ def paint_features(
 def _paint_eye(
     canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float], gaze: float
 ) -> None:
-    centre, half, openness = (
-        side * person.eye_u,
-        0.215 * person.eye_size,
-        person.eye_size * (1 - actions["AU45"]),
-    )
+    centre = side * person.eye_u
+    half = 0.215 * person.eye_size
+    openness = person.eye_size * (1 - actions["AU45"])
     rise = (0.115 + 0.10 * actions["AU5"] - 0.055 * actions["AU6"]) * openness - 0.05 * actions["AU45"]
     sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * openness
     sink = sink + 0.055 * actions["AU45"]
     t = band_positions(canvas, centre, half)
     arch = (1 - t**2) ** np.float32(0.65)
-    upper, lower = person.eye_tilt * side * t - rise * arch, person.eye_tilt * side * t + sink * arch
+    upper = person.eye_tilt * side * t - rise * arch
+    lower = person.eye_tilt * side * t + sink * arch
     window = crop(canvas, centre - half, centre + half, -0.35, 0.25)
     v = window.v[:, None]
     opening = ramp(v - upper, 0.025) * ramp(lower - v, 0.025)
@@ -380,7 +388,9 @@ def _paint_eye(
 
 
 def _paint_brow(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float]) -> None:
-    inner, outer, frown = actions["AU1"], actions["AU2"], actions["AU4"]
+    inner = actions["AU1"]
+    outer = actions["AU2"]
+    frown = actions["AU4"]
     centre = side * (person.eye_u + 0.02 - 0.05 * frown)
     outward = side * band_positions(canvas, centre, 0.29)
     to_nose, to_temple = (1 - outward) / 2, (1 + outward) / 2
@@ -408,7 +418,8 @@ def _paint_brow(canvas: Canvas, person: Appearance, side: int, actions: Mapping[
 
 def _paint_nose(canvas: Canvas, person: Appearance, actions: Mapping[str, float], middle: float) -> None:
     wrinkle, skin = actions["AU9"], person.skin
-    base, width = person.nose_v - 0.12 * wrinkle, person.nose_width * (1 + 0.2 * wrinkle)
+    base = person.nose_v - 0.12 * wrinkle
+    width = person.nose_width * (1 + 0.2 * wrinkle)
     dark_side = -1 if person.light[0] > 0 else 1
     blob(canvas, (middle + 0.17 * dark_side, 0.30), (0.10, 0.32), skin * 0.72, 0.6)
     blob(canvas, (middle - 0.17 * dark_side, 0.30), (0.08, 0.30), skin * 0.85, 0.5)
@@ -428,7 +439,8 @@ def _paint_nose(canvas: Canvas, person: Appearance, actions: Mapping[str, float]
 
 def _paint_cheek(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float]) -> None:
     """Paint the cheek, and the fold from the nose to the lip's corner."""
-    smile, sneer = actions["AU12"], max(actions["AU9"], actions["AU10"])
+    smile = actions["AU12"]
+    sneer = max(actions["AU9"], actions["AU10"])
     lift = max(0.7 * smile, actions["AU6"])
     blob(
         canvas,
@@ -437,7 +449,8 @@ def _paint_cheek(canvas: Canvas, person: Appearance, side: int, actions: Mapping
         person.skin * 1.14 + rgb(16, 0, 0),
         0.2 + 0.6 * lift,
     )
-    start, end = 0.24 * person.nose_width, person.mouth_width * (1 + 0.24 * smile) + 0.07
+    start = 0.24 * person.nose_width
+    end = person.mouth_width * (1 + 0.24 * smile) + 0.07
     downward = (band_positions(canvas.transposed(), person.nose_v + 0.19, 0.23) + 1) / 2
     line = side * (start + (end - start) * downward**0.8)
     opacity = min(0.85, 0.15 + 0.45 * smile + 0.6 * sneer)
@@ -446,7 +459,10 @@ def _paint_cheek(canvas: Canvas, person: Appearance, side: int, actions: Mapping
 
 
 def _paint_mouth(canvas: Canvas, person: Appearance, actions: Mapping[str, float]) -> None:
-    smile, sad, stretch, jaw = actions["AU12"], actions["AU15"], actions["AU20"], actions["AU26"]
+    smile = actions["AU12"]
+    sad = actions["AU15"]
+    stretch = actions["AU20"]
+    jaw = actions["AU26"]
     sneer = max(actions["AU10"], 0.6 * actions["AU9"])
     half = person.mouth_width * (1 + 0.24 * smile + 0.38 * stretch - 0.12 * jaw - 0.05 * sad)
     middle = person.mouth_v + 0.02 * smile + 0.05 * jaw
@@ -502,10 +518,8 @@ def blob(
     """Paint a Gaussian spot."""
     (u, v), (radius_u, radius_v) = centre, radii
     window = crop(canvas, u - 2.3 * radius_u, u + 2.3 * radius_u, v - 2.3 * radius_v, v + 2.3 * radius_v)
-    across, down = (
-        (window.u - np.float32(u)) / np.float32(radius_u),
-        (window.v - np.float32(v)) / np.float32(radius_v),
-    )
+    across = (window.u - np.float32(u)) / np.float32(radius_u)
+    down = (window.v - np.float32(v)) / np.float32(radius_v)
     paint(window, np.float32(opacity) * np.exp(-(down**2))[:, None] * np.exp(-(across**2)), colour)
 
 
@@ -529,14 +543,16 @@ def fill_band(
     if opacity <= 0.01 or not len(upper):
         return
     window = crop(canvas, centre - half, centre + half, float(upper.min()) - soft, float(lower.max()) + soft)
-    v, t = window.v[:, None], (window.u - np.float32(centre)) / np.float32(half)
+    v = window.v[:, None]
+    t = (window.u - np.float32(centre)) / np.float32(half)
     edge_opacity = np.float32(opacity) * (6 - 6 * np.abs(t)).clip(0, 1)
     paint(window, edge_opacity * ramp(v - upper, soft) * ramp(lower - v, soft), colour)
 
 
 def crop(canvas: Canvas, left: float, right: float, top: float, bottom: float) -> Canvas:
     """Return the part of the canvas inside bounds, as a view."""
-    (first, last), (above, below) = canvas.u.searchsorted((left, right)), canvas.v.searchsorted((top, bottom))
+    (first, last) = canvas.u.searchsorted((left, right))
+    (above, below) = canvas.v.searchsorted((top, bottom))
     return Canvas(canvas.planes[:, above:below, first:last], canvas.u[first:last], canvas.v[above:below])
 
 

@@ -113,17 +113,17 @@ def speak(
 def _syllables(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generator) -> list[_Syllable]:
     """Sample syllables to the end, with pauses; the laughter track is the share of time with laughter."""
     syllables: list[_Syllable] = []
-    time_s, laugh_owed_s, breath_after = float(rng.uniform(0.05, 0.15)), 0.0, int(rng.integers(5, 9))
+    time_s = float(rng.uniform(0.05, 0.15))
+    laugh_owed_s = 0.0
+    breath_after = int(rng.integers(5, 9))
     while (step := int(time_s * CONTROL_RATE_HZ)) < len(tracks["rate"]) - 12:
         faster = float(tracks["rate"][step])
         duration_s = float(rng.uniform(0.88, 1.12)) / (
             voice.rate_hz * (1 + (0.8 if faster > 0 else 0.4) * faster)
         )
-        vowel, accent, hiss = (
-            str(rng.choice(list(_VOWELS_HZ))),
-            float(rng.uniform(-1, 1)),
-            float(rng.uniform()),
-        )
+        vowel = str(rng.choice(list(_VOWELS_HZ)))
+        accent = float(rng.uniform(-1, 1))
+        hiss = float(rng.uniform())
         laugh_owed_s += float(tracks["laughter"][step]) * duration_s
         if laugh_owed_s >= _LAUGH_S:
             laugh_owed_s -= _LAUGH_S
@@ -139,7 +139,9 @@ def _syllables(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Ge
 def _syllable_tracks(syllables: list[_Syllable], steps: int) -> tuple[Reals, dict[str, Reals], Reals, Reals]:
     """Return tracks, (K,): loudness envelope, share of each vowel, pitch accent, and the consonants' hiss."""
     times_s = np.arange(steps) / CONTROL_RATE_HZ
-    swell, accent, hiss = np.zeros(steps), np.zeros(steps), np.zeros(steps)
+    swell = np.zeros(steps)
+    accent = np.zeros(steps)
+    hiss = np.zeros(steps)
     vowels = {vowel: np.full(steps, 1e-3) for vowel in _VOWELS_HZ}
     for syllable in syllables:
         position = (times_s - syllable.start_s) / syllable.duration_s
@@ -164,7 +166,8 @@ def _source(
     semitones = 9 * tracks["pitch"] + (2 + 6 * tracks["range"]) * accent + np.linspace(1, -1, steps) + jitter
     pitch_hz = _upsample(voice.pitch_hz * 2 ** ((semitones + 2.0 * tracks["tremor"] * tremor) / 12))
     phase = np.cumsum(pitch_hz) / SOUND_RATE_HZ % 1
-    opening, closing = 0.5 - 0.5 * np.cos(np.pi * phase / 0.42), np.cos(np.pi * (phase - 0.42) / 0.36)
+    opening = 0.5 - 0.5 * np.cos(np.pi * phase / 0.42)
+    closing = np.cos(np.pi * (phase - 0.42) / 0.36)
     pulses = np.where(phase < 0.42, opening, np.where(phase < 0.60, closing, 0.0))  # as in Rosenberg 1971
     pressed = np.diff(pulses, prepend=0.0) / pitch_hz
     relaxed = _filter([([0.25], [1.0, -0.75])], pressed)
@@ -188,7 +191,8 @@ def _resonances(vowel: str, tract: float) -> list[_Section]:
 def _filter(sections: Sequence[_Section], sound: Reals) -> Reals:
     """Filter a sound, (S,), by recursive filters in series, computed in the frequency domain."""
     size = len(sound) + _DECAY_SIZE
-    spectrum, delay = np.fft.rfft(sound, size), np.exp(-2j * np.pi * np.fft.rfftfreq(size))
+    spectrum = np.fft.rfft(sound, size)
+    delay = np.exp(-2j * np.pi * np.fft.rfftfreq(size))
     for forward, feedback in sections:
         spectrum *= np.polyval(forward[::-1], delay) / np.polyval(feedback[::-1], delay)
     return np.asarray(np.fft.irfft(spectrum, size)[: len(sound)])

@@ -42,7 +42,8 @@ def augment(frames: Tensor, limits: Mapping[str, float] = CLIP_LIMITS) -> Tensor
         (gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits["tint"])), dim=1
     )  # (B, 1 + C)
     light = light.to(frames.device, non_blocking=True).view(clips, 1, 1 + colours, 1, 1)
-    gain, middle = light[:, :, :1], light[:, :, 1:]  # middle: new value of a grey of 127.5, per colour
+    gain = light[:, :, :1]
+    middle = light[:, :, 1:]  # middle: new value of a grey of 127.5, per colour
     with torch.autocast(frames.device.type, enabled=False):  # bfloat16 is exact to a quarter of a pixel only
         grid = functional.affine_grid(transforms, [clips, colours, height, width], align_corners=False)
     grid = grid.repeat_interleave(steps, dim=0)  # (B * T, H, W, 2)

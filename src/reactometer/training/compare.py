@@ -114,7 +114,8 @@ def _build_rows(
             for model in models
         ]
         targets, clips = scored[0].targets, scored[0].rows
-        length, resampling = predict_from_length(prepared, clips), choose_units([row.clip for row in clips])
+        length = predict_from_length(prepared, clips)
+        resampling = choose_units([row.clip for row in clips])
         order = np.argsort([evaluation.metrics.mean_pearson or 0.0 for evaluation in scored], kind="stable")
         median_predictions = scored[
             int(order[(len(scored) - 1) // 2])

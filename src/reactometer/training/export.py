@@ -176,7 +176,8 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
 
 def _truncate(item: Item, share: float) -> Item:
     """Keep the first ``share`` of the frames and of the voice's steps, at least one of each."""
-    frames, steps = max(1, round(len(item.times_s) * share)), max(1, round(len(item.voice) * share))
+    frames = max(1, round(len(item.times_s) * share))
+    steps = max(1, round(len(item.voice) * share))
     return replace(
         item,
         frames=item.frames[:frames],
@@ -214,9 +215,11 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
         if isinstance(encoder, FrameEncoder):
             inputs, n_free = {"frames": images}, 1
         elif isinstance(encoder, ClipEncoder):
-            inputs, n_free = {"clips": images[:, None].repeat(1, encoder.n_frames, 1, 1, 1)}, 1
+            inputs = {"clips": images[:, None].repeat(1, encoder.n_frames, 1, 1, 1)}
+            n_free = 1
         elif isinstance(encoder, SpeechEncoder):
-            inputs, n_free = {"waveform": torch.zeros((2, 50 * BLOCK_SIZE))}, 2
+            inputs = {"waveform": torch.zeros((2, 50 * BLOCK_SIZE))}
+            n_free = 2
         else:
             continue
         graphs[name] = ExportSpec(encoder, inputs, n_free, ("features",), json.dumps([name, *structure]))

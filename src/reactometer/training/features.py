@@ -59,10 +59,14 @@ def encode_inputs(model: ReactionModel, item: Item, *, all_encoders: bool = Fals
     if isinstance(model.voice_encoder, ContourEncoder):
         item = encode_contours(item)
     batch = Batch._make(tensor.to(model.label_mean.device) for tensor in collate([item], n_labels=0))
-    frames, face_mask, times_s = np.zeros((0, 0), np.float32), np.zeros(0, bool), np.zeros(0, np.float32)
+    frames = np.zeros((0, 0), np.float32)
+    face_mask = np.zeros(0, bool)
+    times_s = np.zeros(0, np.float32)
     voice, voice_times_s = item.voice, item.voice_times_s
     if item.frames.ndim == 2:
-        frames, face_mask, times_s = item.frames, item.face_mask, item.times_s
+        frames = item.frames
+        face_mask = item.face_mask
+        times_s = item.times_s
     elif model.face_encoder is not None:
         stream = encode_face(model.face_encoder, batch)
         frames, face_mask, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)

@@ -30,7 +30,8 @@ def pearson_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     gradient towards the targets; with fewer than 3 clips in the mask the loss is 0.
     """
     predicted, expected = _select_valid(intensities, targets, mask)  # (K, V) both
-    predicted, expected = predicted - predicted.mean(0), expected - expected.mean(0)
+    predicted = predicted - predicted.mean(0)
+    expected = expected - expected.mean(0)
     variance = (predicted.square().mean(0) + MIN_VARIANCE) * expected.square().mean(0)  # (V,), above 0
     r = (predicted * expected).mean(0) / variance.sqrt()
     return (1.0 - r).sum() / targets.shape[1]
@@ -43,7 +44,8 @@ def ccc_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """
     predicted, expected = _select_valid(intensities, targets, mask)  # (K, V) both
     bias = predicted.mean(0) - expected.mean(0)
-    predicted, expected = predicted - predicted.mean(0), expected - expected.mean(0)
+    predicted = predicted - predicted.mean(0)
+    expected = expected - expected.mean(0)
     scale = predicted.square().mean(0) + expected.square().mean(0) + bias.square()  # (V,), above 0
     return (1.0 - 2.0 * (predicted * expected).mean(0) / scale).sum() / targets.shape[1]
 

@@ -89,7 +89,8 @@ def train(
             "n_train_clips": len(data.train.rows),
             "n_val_clips": len(data.val.rows),
         }
-        network, labels = setup.model.to("cpu").eval(), prepared.labels
+        network = setup.model.to("cpu").eval()
+        labels = prepared.labels
         with atomic_folder(out / MODEL_DIR) as folder:
             write_checkpoint(folder, network, labels, config, data=description, metrics=best)
             prove(folder, network, setup.prepared)

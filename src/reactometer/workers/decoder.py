@@ -117,7 +117,8 @@ def _read_file(
     try:
         info = probe(path)
         if info.width_px * info.height_px > limits.pixels:
-            size, limit = f"{info.width_px} x {info.height_px} pixels", f"{limits.pixels:,} pixels at most"
+            size = f"{info.width_px} x {info.height_px} pixels"
+            limit = f"{limits.pixels:,} pixels at most"
             raise MediaError(
                 f"{path}: frames are too large", got=size, expected=limit, fix="Scale the video down"
             )

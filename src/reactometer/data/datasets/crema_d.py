@@ -11,7 +11,8 @@ from reactometer.data.manifest import Manifest, choose_labels, choose_media, mar
 from reactometer.errors import DataError
 from reactometer.types import Clip
 
-VOTES_TABLE, PEOPLE_TABLE = "tabulatedVotes.csv", "VideoDemographics.csv"
+VOTES_TABLE = "tabulatedVotes.csv"
+PEOPLE_TABLE = "VideoDemographics.csv"
 
 VOTES = ("voice", "face", "both")
 """Rated modality: rows 1xxxxx, 2xxxxx and 3xxxxx of the table, the ``queryType`` of the dataset's README."""
@@ -51,7 +52,8 @@ def read_crema_d(root: Path, label_set: str | Sequence[str] | None, votes: str) 
     number = VOTES.index(votes) + 1
     chosen = [row for row in rows if re.fullmatch(rf"{number}\d{{5}}", _id(row))]
     if not chosen:
-        got, expected = f"first id '{_id(rows[0])}'", f"ids from {number}00001 on in the first column"
+        got = f"first id '{_id(rows[0])}'"
+        expected = f"ids from {number}00001 on in the first column"
         raise DataError(f"{table}: no votes '{votes}'", got=got, expected=expected)
     people = {}
     if (root / PEOPLE_TABLE).is_file():
