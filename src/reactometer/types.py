@@ -150,13 +150,17 @@ class PreparedClip:
 
 @dataclass(frozen=True)
 class Window:
-    """Intensities of one window of a file; ``None`` if it has no usable face or voice."""
+    """Intensities of one window of a file; ``None`` if it has no usable face or voice.
+
+    A model of whole clips scores the window as if it were a clip. No dataset has labels of windows, so they
+    have no intervals.
+    """
 
     start_s: float
     end_s: float
     face_share: float
     intensities: tuple[float, ...] | None  # (L,) in [0, 1]
-    intervals: IntervalBounds | None = None  # around the intensities; None: not calibrated, or post-processed
+    warnings: tuple[str, ...] = ()  # reasons not to use the intensities
 
 
 @dataclass(frozen=True)
@@ -211,3 +215,19 @@ class Prediction:
         unknown = (np.nan,) * len(self.labels)
         values = [window.intensities or unknown for window in self.windows]
         return np.array(values, dtype=np.float64).reshape(len(self.windows), len(self.labels))
+
+    @property
+    def peaks(self) -> tuple[tuple[float, float], ...]:
+        """Largest intensity of each emotion in the timeline, and its time in seconds; empty without one."""
+        values = self.timeline  # (K, L)
+        valid = np.flatnonzero(~np.isnan(values).any(axis=1))
+        if not len(valid):
+            return ()
+        windows = valid[values[valid].argmax(axis=0)]  # (L,)
+        return tuple((float(values[k, i]), float(self.middles_s[k])) for i, k in enumerate(windows.tolist()))
+
+    @property
+    def strongest(self) -> list[int]:
+        """Indices of the emotions, largest peak first; without a timeline, largest intensity first."""
+        values = [value for value, _ in self.peaks] or self.intensities or ()
+        return sorted(range(len(values)), key=lambda index: -values[index])

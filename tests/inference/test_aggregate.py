@@ -67,7 +67,12 @@ def test_a_prediction_averages_all_parts() -> None:
     )
     assert (window.start_s, window.end_s, window.face_share) == (1.0, 3.0, 0.25)
     assert window.intensities == pytest.approx((0.4, 0.9))
-    assert np.array(window.intervals) == pytest.approx(np.array([[0.3, 0.5], [0.6, 1.0]]))
+    assert window.warnings == ()  # a window is short, and no warning
+    nothing = ScoredSegment(SHAPE, _clip(1.0, 3.0, 0, 1), False, _score(0.4, 0.9, has_face=False), 2.0)
+    assert (nothing.as_window(model).intensities, nothing.as_window(model).warnings) == (
+        None,
+        ("no face or sound",),
+    )
     whole = aggregate("a.mp4", model, parts, [window])
     assert (whole.path, whole.status, whole.labels) == ("a.mp4", "ok", ("Joy", "Fear"))
     assert (whole.duration_s, whole.frames_read, whole.windows) == (90.0, 9, (window,))

@@ -57,22 +57,34 @@ def test_smoothing_precedes_the_baseline() -> None:
     assert [note.split(":")[0] for note in both.notes] == ["smoothed", "baseline"]
 
 
+@pytest.mark.parametrize(
+    ("summary", "value"), [("model", 0.2), ("mean", 0.3), ("max", 0.5), ("p90", np.quantile([0.1, 0.5], 0.9))]
+)
+def test_a_summary_replaces_the_value_of_the_file(summary: str, value: float) -> None:
+    prediction = replace(
+        _prediction([0.1, None, 0.5]), intensities=(0.2, 0.3), intervals=((0.1, 0.3), (0.2, 0.4))
+    )
+    refined = refine(prediction, 0.0, None, summary)
+    assert refined.intensities is not None
+    assert refined.intensities[0] == pytest.approx(value)
+    assert (refined == prediction) == (summary == "model")
+    assert (refined.intervals is None) == (summary != "model")
+    assert all("no intervals" in note and summary in note for note in refined.notes)
+    assert refine(replace(prediction, windows=()), 0.0, None, summary).intensities == (0.2, 0.3)
+
+
 @pytest.mark.parametrize("baseline", [None, (0.0, 2.0), "running"])
 def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
     prediction = _prediction([0.1, 0.4, 0.3])
     bounds = ((0.0, 0.2), (0.1, 0.3))
-    windows = tuple(replace(window, intervals=bounds) for window in prediction.windows)
-    prediction = replace(
-        prediction, windows=windows, intervals=bounds, coverage=0.9, notes=("by the face alone",)
-    )
+    prediction = replace(prediction, intervals=bounds, coverage=0.9, notes=("by the face alone",))
     refined = refine(prediction, 2.0 if baseline is None else 0.0, baseline)
-    assert [window.intervals for window in refined.windows] == [None, None, None]
     assert refined.intervals == (
         None if baseline == (0.0, 2.0) else bounds
     )  # the file's intervals are unchanged
     assert refined.notes[0] == "by the face alone"
     assert refined.notes[1].startswith(("smoothed: ", "baseline: "))
-    assert refined.notes[1].endswith("; no intervals, because they are calibrated on unchanged values")
+    assert ("no intervals" in refined.notes[1]) == (baseline == (0.0, 2.0))
 
 
 def test_smoothing_ignores_empty_windows() -> None:

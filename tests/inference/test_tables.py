@@ -14,6 +14,7 @@ from reactometer.inference.tables import clip_columns, clip_rows, timeline_colum
 from reactometer.types import Prediction, Window
 
 LABELS = ("Joy", "Awe")
+PEAKS = ["Joy_peak", "Joy_peak_s", "Awe_peak", "Awe_peak_s"]
 SEEN = Prediction(
     path="a, b.mp4",
     status="ok",
@@ -22,7 +23,7 @@ SEEN = Prediction(
     face_share=0.5,
     has_sound=True,
     intensities=(0.25, 0.75),
-    windows=(Window(0.0, 2.0, 1.0, (0.2, 0.8)), Window(1.0, 3.0004, 0.0, None)),
+    windows=(Window(0.0, 2.0, 1.0, (0.2, 0.8)), Window(1.0, 3.0004, 0.0, None, ("no face or sound",))),
     frames_read=30,
 )
 FAILED = Prediction("c.mp4", "failed: c.mp4: no such file.", LABELS)
@@ -34,17 +35,21 @@ def test_all_table_formats_have_equal_contents(tmp_path: Path, ending: str) -> N
     write_table(clip_rows([SEEN, FAILED]), clip_columns(SEEN), path)
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": pd.read_json}[ending]
     table = read(path)  # type: ignore[operator]
-    assert list(table.columns) == ["path", "status", "duration_s", "face_share", "sound", "Joy", "Awe"]
+    columns = ["path", "status", "duration_s", "face_share", "sound", "warnings", *LABELS, *PEAKS]
+    assert list(table.columns) == columns
     assert table.path.tolist() == ["a, b.mp4", "c.mp4"]
     assert table.Awe.tolist()[0] == 0.75
     assert table.Awe.isna().tolist() == [False, True]
     assert table.duration_s.tolist()[0] == 3.0
+    assert table[PEAKS].iloc[0].tolist() == [0.2, 1.0, 0.8, 1.0]
+    assert table[PEAKS].iloc[1].isna().all()
 
 
 def test_a_window_without_input_is_empty(tmp_path: Path) -> None:
     write_table(timeline_rows([SEEN, FAILED]), timeline_columns(SEEN), tmp_path / "timeline.json")
     rows = json.loads((tmp_path / "timeline.json").read_text())
     assert [row["Joy"] for row in rows] == [0.2, None]
+    assert [row["warnings"] for row in rows] == [None, "no face or sound"]
     assert [(row["start_s"], row["end_s"], row["face_share"]) for row in rows] == [
         (0.0, 2.0, 1.0),
         (1.0, 3.0, 0.0),

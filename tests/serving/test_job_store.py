@@ -20,7 +20,7 @@ PREDICTION = Prediction(
     1.0,
     True,
     (0.25,),
-    (Window(0.0, 2.0, 1.0, (0.25,), ((0.0, 0.5),)),),
+    (Window(0.0, 2.0, 1.0, (0.25,), ("voice unlike the training data",)),),
     coverage=0.9,
 )
 

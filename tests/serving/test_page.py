@@ -126,11 +126,21 @@ def test_values_are_those_of_predict(visit: Callable[..., Any], shared_data: Pat
     _score(page, file)
     assert prediction.intensities
     assert prediction.intervals
-    for label, value, (low, high) in zip(
-        prediction.labels, prediction.intensities, prediction.intervals, strict=True
-    ):
-        tile = page.locator("#whole li", has=page.locator(f"b[data-label={label}]"))
-        assert tile.inner_text().split() == [label, f"{value:.2f}", f"{low:.2f}–{high:.2f}"]
+    tiles = page.locator("#whole li")
+    for position, index in enumerate(prediction.strongest):
+        (low, high), (peak, peak_s) = prediction.intervals[index], prediction.peaks[index]
+        value = f"{prediction.intensities[index]:.2f}"
+        words = [
+            prediction.labels[index],
+            value,
+            f"{low:.2f}–{high:.2f}",
+            "peak",
+            f"{peak:.2f}",
+            "at",
+            f"{peak_s:.1f}",
+            "s",
+        ]
+        assert tiles.nth(position).inner_text().split() == words
     curves = page.evaluate(CURVES)
     assert [curve["label"] for curve in curves] == list(prediction.labels)
     for index, curve in enumerate(curves):

@@ -47,10 +47,17 @@ def test_a_short_clip_has_the_numbers_of_predict(server: Server, talking: Talkin
     assert _values(prediction["intensities"], "low") == pytest.approx(
         [low for low, _ in expected.intervals], abs=1e-5
     )
+    assert _values(prediction["intensities"], "peak") == pytest.approx(
+        [peak for peak, _ in expected.peaks], abs=1e-5
+    )
+    assert _values(prediction["intensities"], "peak_s") == pytest.approx(
+        [at_s for _, at_s in expected.peaks], abs=1e-3
+    )
     assert len(prediction["timeline"]) == len(expected.windows) > 1
     for window, there in zip(expected.windows, prediction["timeline"], strict=True):
         assert (there["start_s"], there["end_s"]) == pytest.approx((window.start_s, window.end_s), abs=1e-3)
         assert _values(there["intensities"]) == pytest.approx(window.intensities, abs=1e-5)
+        assert there["warnings"] == ("; ".join(window.warnings) or None)
     assert [frame["box"] for frame in prediction["frames"]] == [
         sample.box and pytest.approx(sample.box, abs=0.05) for sample in expected.samples
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Annotated
@@ -74,6 +74,13 @@ def predict(
     baseline: Annotated[
         str | None, typer.Option(help="Subtract a baseline: a time range such as 0-3s, or running.")
     ] = None,
+    summary: Annotated[
+        str,
+        typer.Option(
+            help="Value per file: model (of the whole file, with interval), or of the windows: mean (average "
+            "level), max (strongest moment), p90 (strong level)."
+        ),
+    ] = "model",
     device: DeviceOption = "auto",
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Ray cluster: local, auto or HOST:PORT.")
@@ -99,7 +106,7 @@ def predict(
     from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import PredictOptions
 
-    options = PredictOptions(window, hop, rate, faces, smooth, baseline)
+    options = PredictOptions(window, hop, rate, faces, smooth, baseline, summary=summary)
     per_file: dict[str, object] = {
         "timeline": timeline,
         "frames": frames,
@@ -164,8 +171,7 @@ def _predict_into_files(
         read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     )
     loaded = load_model(model, device, wait=False)
-    timeline = outputs.needs_timeline or options.baseline is not None
-    predictions = run(paths, loaded, **asdict(replace(options, timeline=timeline)), people=person_by_path)
+    predictions = run(paths, loaded, **asdict(options), people=person_by_path)
     render.print_device(loaded)
     render.print_written(outputs.write(predictions))
     render.print_predictions(predictions)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reactometer.live.protocol import LiveScore
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
-    from reactometer.types import IntervalBounds, Prediction
+    from reactometer.types import Prediction
 
 results = Console(markup=False, highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""
@@ -96,14 +96,16 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     if len(predictions) == 1 and read:
         (prediction,) = read
         results.print(f"{_name(prediction)}: {_input_summary(prediction)}")
-        results.print("\n".join(format_bars(prediction.labels, prediction.intensities, prediction.intervals)))
-        if prediction.intervals and prediction.coverage:
-            results.print(f"  intervals: {prediction.coverage:.0%}")
+        results.print("\n".join(format_bars(prediction.labels, prediction.intensities, prediction)))
+        intervals = (
+            f"{prediction.coverage:.0%} interval; " if prediction.intervals and prediction.coverage else ""
+        )
+        results.print(f"  value of the file; {intervals}peak in the timeline, which sorts the emotions")
     elif read:
         rows = [
             (_name(prediction), _input_summary(prediction), _strongest(prediction)) for prediction in read
         ]
-        print_table(("file", "input", "strongest"), rows)
+        print_table(("file", "input", "strongest moments"), rows)
     for line in dict.fromkeys(line for prediction in read for line in _notes(prediction)):
         messages.print(f"note: {line}", style="yellow")
     print_failed(
@@ -174,7 +176,7 @@ def format_live(labels: Sequence[str], title: str, score: LiveScore, rate_hz: fl
     return "\n".join(
         [
             f"{title}  {score.end_s:.1f} s",
-            *format_bars(labels, score.intensities, score.intervals),
+            *format_bars(labels, score.intensities),
             f"face {face}, in {score.face_share:.0%} of the window's frames; voice {voice}",
             f"{rate_hz:.1f} Hz, {1000 * score.latency_s:.0f} ms, dropped {score.dropped}",
             *([f"warning: {score.warnings}"] if score.warnings else []),
@@ -197,15 +199,17 @@ def print_summary(latencies_s: Sequence[float], rate_hz: float, dropped: int, pr
 
 
 def format_bars(
-    labels: Sequence[str], intensities: Sequence[float] | None, intervals: IntervalBounds | None
+    labels: Sequence[str], intensities: Sequence[float] | None, prediction: Prediction | None = None
 ) -> list[str]:
-    """Format one line per emotion: name, bar, intensity and interval."""
+    """Format one line per emotion: name, bar, intensity; of a file, also interval and peak, by peak."""
     label_width, lines = max(len(label) for label in labels), []
-    for index, label in enumerate(labels):
-        value = intensities[index] if intensities else None
+    for index in (prediction and prediction.strongest) or range(len(labels)):
+        label, value = labels[index], intensities[index] if intensities else None
         numbers = "–" if value is None else f"{value:.2f}"
-        if intervals:
-            numbers += "  {:.2f} to {:.2f}".format(*intervals[index])
+        if prediction and prediction.intervals:
+            numbers += "  {:.2f} to {:.2f}".format(*prediction.intervals[index])
+        if prediction and prediction.peaks:
+            numbers += "  peak {:.2f} at {:.1f} s".format(*prediction.peaks[index])
         lines.append(
             f"  {label:{label_width}} {'█' * round(BAR_WIDTH * (value or 0.0)):{BAR_WIDTH}} {numbers}"
         )
@@ -232,5 +236,6 @@ def _input_summary(prediction: Prediction) -> str:
 
 
 def _strongest(prediction: Prediction) -> str:
-    pairs = sorted(zip(prediction.intensities or (), prediction.labels, strict=False), reverse=True)
-    return ", ".join(f"{label} {value:.2f}" for value, label in pairs[:3]) or "–"
+    labels, peaks = prediction.labels, prediction.peaks
+    moments = [(labels[index], *peaks[index]) for index in prediction.strongest[:3]] if peaks else []
+    return ", ".join(f"{label} {value:.2f} at {time_s:.1f} s" for label, value, time_s in moments) or "–"

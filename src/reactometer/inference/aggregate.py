@@ -10,7 +10,7 @@ from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import Score, join_parts
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
-from reactometer.types import IntervalBounds, Prediction, PreparedClip, Window
+from reactometer.types import Prediction, PreparedClip, Window
 
 MAX_BATCH_SEGMENTS = 8
 """Maximum number of segments that are held in memory and scored together."""
@@ -31,8 +31,11 @@ class ScoredSegment:
 
     def as_window(self, model: LoadedModel) -> Window:
         """Return the segment as a window of the timeline."""
-        intensities, intervals = calibrated_values(self.score, model)
-        return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
+        bounds = self.clip.start_s, self.clip.end_s, self.clip.face_share
+        if not self.score.has_input:
+            return Window(*bounds, None, (_status(self.score, self.has_sound, model.networks),))
+        warnings = model.uncertainty.warnings(self.score, None) if model.uncertainty else ()
+        return Window(*bounds, tuple(model.intensities_of(self.score).tolist()), warnings)
 
 
 def in_batches(segments: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
@@ -59,8 +62,7 @@ def aggregate(
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
     face_share = replace(parts[0].clip, samples=samples).face_share  # over all parts
-    intensities, intervals = calibrated_values(score, model)
-    uncertainty = model.uncertainty
+    uncertainty, values = model.uncertainty, model.intensities_of(score)
     duration_s = parts[-1].clip.end_s
     return Prediction(
         path=path,
@@ -69,8 +71,8 @@ def aggregate(
         duration_s=duration_s,
         face_share=face_share,
         has_sound=has_sound,
-        intensities=intensities,
-        intervals=intervals,
+        intensities=tuple(values.tolist()) if score.has_input else None,
+        intervals=uncertainty.intervals(score, values) if uncertainty else None,
         coverage=uncertainty.coverage if uncertainty else None,
         warnings=uncertainty.warnings(score, duration_s) if uncertainty and score.has_input else (),
         windows=tuple(windows),
@@ -85,17 +87,6 @@ def without_media(clip: PreparedClip) -> PreparedClip:
     return replace(
         clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None
     )
-
-
-def calibrated_values(
-    score: Score, model: LoadedModel
-) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
-    """Return calibrated intensities and their intervals; each is ``None`` if not available."""
-    if not score.has_input:
-        return None, None
-    values = model.intensities_of(score)
-    intervals = model.uncertainty.intervals(score, values) if model.uncertainty else None
-    return tuple(float(value) for value in values), intervals
 
 
 def _modality_notes(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:

@@ -38,11 +38,6 @@ class Outputs:
     threshold: float = DEFAULT_THRESHOLD
     faces: str = "one"
 
-    @property
-    def needs_timeline(self) -> bool:
-        """True if an output needs the windows."""
-        return any((self.timeline, self.events, self.plot, self.elan, self.subtitles, self.overlay))
-
     def check(self, n_files: int) -> None:
         """Check formats, the threshold, and that all files can be written.
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from reactometer.errors import OutputError
 from reactometer.io import write_plot
 from reactometer.types import Prediction
@@ -51,16 +49,8 @@ def draw_row(row: Any, prediction: Prediction, index: int) -> None:
     """Draw one emotion's intensity over time into axes of matplotlib, with the whole file's value on the
     right."""
     colour = COLOURS[index % len(COLOURS)]
-    middles_s = prediction.middles_s
-    values = prediction.timeline[:, index]  # (K,) each
-    if any(window.intervals for window in prediction.windows):
-        pairs = [
-            window.intervals[index] if window.intervals else (np.nan, np.nan) for window in prediction.windows
-        ]
-        low, high = zip(*pairs, strict=True)  # (K,) each
-        row.fill_between(middles_s, low, high, color=colour, alpha=0.2, linewidth=0)
-    else:
-        row.fill_between(middles_s, values, color=colour, alpha=0.3, linewidth=0)
+    middles_s, values = prediction.middles_s, prediction.timeline[:, index]  # (K,) each
+    row.fill_between(middles_s, values, color=colour, alpha=0.3, linewidth=0)
     row.plot(middles_s, values, color=colour, linewidth=1.8, marker="o", markersize=3)
     for window in prediction.windows:
         if window.face_share == 0.0:
@@ -84,7 +74,7 @@ def _title(prediction: Prediction) -> str:
     visible = f"face in {prediction.face_share or 0.0:.0%} of the sampled frames, {sound}"
     grey = "; grey: no face" if any(window.face_share == 0.0 for window in prediction.windows) else ""
     face = "" if prediction.face is None else f", face {prediction.face}"
-    band = (
-        f"; band: {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
+    interval = (
+        f", its {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
     )
-    return f"{Path(prediction.path).name}{face}. Right: the whole file\n{visible}{grey}{band}"
+    return f"{Path(prediction.path).name}{face}. Right: the whole file{interval}\n{visible}{grey}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -106,12 +106,34 @@ def parse_span(text: str) -> tuple[float, float] | None:
     return (float(match[1]), float(match[2])) if match else None
 
 
-def refine(prediction: Prediction, smooth_s: float, baseline: Baseline | None) -> Prediction:
-    """Smooth the timeline, then subtract the baseline, if there is a timeline."""
+NO_INTERVALS = "no intervals, because they are calibrated on unchanged values"
+
+SUMMARIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": lambda values: np.asarray(values.mean(axis=0)),
+    "max": lambda values: np.asarray(values.max(axis=0)),
+    "p90": lambda values: np.quantile(values, 0.9, axis=0),
+}
+"""Statistics of (K, L) windows by name, as values of a whole file instead of the model's."""
+
+
+def refine(
+    prediction: Prediction, smooth_s: float, baseline: Baseline | None, summary: str = "model"
+) -> Prediction:
+    """Smooth the timeline, subtract the baseline, then summarise the timeline, if there is one."""
     if not prediction.windows:
         return prediction
-    smoothed = smooth(prediction, smooth_s)
-    return smoothed if baseline is None else subtract_baseline(smoothed, baseline)
+    refined = smooth(prediction, smooth_s)
+    if baseline is not None:
+        refined = subtract_baseline(refined, baseline)
+    values = refined.timeline  # (K, L)
+    values = values[~np.isnan(values).any(axis=1)]
+    if summary == "model" or not len(values):
+        return refined
+    note = f"summary: {summary} of the windows"
+    if refined.intervals:
+        note += f"; {NO_INTERVALS}"
+    intensities = tuple(SUMMARIES[summary](values).tolist())
+    return replace(refined, intensities=intensities, intervals=None, notes=(*refined.notes, note))
 
 
 def smooth(prediction: Prediction, span_s: float) -> Prediction:
@@ -146,7 +168,8 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
     values = prediction.timeline  # (K, L)
     if baseline == "running":
         rest = _running(values, prediction.middles_s)  # (K, L)
-        note = f"baseline: lower fifth of the last {RUNNING_S:g} s; the file's intensities are unchanged"
+        note = f"baseline: lower fifth of the last {RUNNING_S:g} s, subtracted; "
+        note += "the file's intensities are unchanged"
         return _with_values(prediction, np.maximum(values - rest, 0.0), note)
     start_s, end_s = baseline
     span = f"{start_s:g} to {end_s:g} s"
@@ -159,6 +182,8 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
         return replace(prediction, notes=(*prediction.notes, note))
     rest = values[within].mean(axis=0)  # (L,)
     note = f"baseline: mean of {span} (windows: {sum(within)}), subtracted"
+    if prediction.intervals:
+        note += f"; {NO_INTERVALS}"
     refined = _with_values(prediction, np.maximum(values - rest, 0.0), note)
     if prediction.intensities is None:
         return replace(refined, intervals=None)
@@ -178,10 +203,8 @@ def _running(values: np.ndarray, middles_s: np.ndarray) -> np.ndarray:
 
 
 def _with_values(prediction: Prediction, values: np.ndarray, note: str) -> Prediction:
-    if prediction.coverage:
-        note += "; no intervals, because they are calibrated on unchanged values"
     windows = tuple(
-        replace(window, intensities=None if np.isnan(row).any() else tuple(map(float, row)), intervals=None)
+        replace(window, intensities=None if np.isnan(row).any() else tuple(map(float, row)))
         for window, row in zip(prediction.windows, values, strict=True)
     )
     return replace(prediction, windows=windows, notes=(*prediction.notes, note))

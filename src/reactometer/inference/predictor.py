@@ -18,7 +18,7 @@ from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.inputs import FaceFeatureCache, encoded_clips
 from reactometer.inference.multi_face import predict_everyone
-from reactometer.inference.postprocess import Baseline, parse_baseline, refine
+from reactometer.inference.postprocess import SUMMARIES, Baseline, parse_baseline, refine
 from reactometer.inference.scores import Score, average_scores
 from reactometer.inference.scoring import score_items
 from reactometer.io import Paths, as_path_list
@@ -55,6 +55,7 @@ class PredictOptions:
     smooth_s: float = 0.0
     baseline: str | None = None
     timeline: bool = True
+    summary: str = "model"
 
     def check(self) -> Baseline | None:
         """Check the options; return the parsed baseline.
@@ -76,6 +77,9 @@ class PredictOptions:
             raise ConfigError(
                 "smoothing time out of range", got=f"{self.smooth_s:g} s", expected="0 s or more"
             )
+        names = ("model", *SUMMARIES)
+        if self.summary not in names:
+            raise ConfigError("unknown summary", got=f"'{self.summary}'", fix=suggestion(self.summary, names))
         return None if self.baseline is None else parse_baseline(self.baseline, self.window_s)
 
 
@@ -91,6 +95,7 @@ def predict(  # noqa: PLR0913 - options by keyword
     people: Mapping[str, str] | Mapping[Path, str] | None = None,
     smooth_s: float = 0.0,
     baseline: str | None = None,
+    summary: str = "model",
     progress: bool = True,
     isolated: bool = True,
 ) -> list[Prediction]:
@@ -116,6 +121,9 @@ def predict(  # noqa: PLR0913 - options by keyword
             none.
         baseline: subtract each person's baseline at rest, "0-3s" or "running", see
             :func:`postprocess.subtract_baseline`.
+        summary: value of a whole file: "model", the model's, with an interval, which ``evaluate`` scores; or,
+            without it, "mean" (average level), "max" (strongest moment) or "p90" (strong level, robust
+            to one window) of the windows.
         progress: show a bar on standard error.
         isolated: decode files in a separate process with limited memory and CPU time, so that a damaged file
             cannot crash or block the caller; not on Windows.
@@ -129,7 +137,7 @@ def predict(  # noqa: PLR0913 - options by keyword
         DataError: ``people`` names a file that is not in ``videos``.
         ModelError: the model is missing or damaged, or, for all faces, does not use the face.
     """
-    options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline, timeline)
+    options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline, timeline, summary)
     options.check()
     if faces == "all" and people:
         fix = "Remove --faces all, or remove --people and --same-person"
@@ -228,7 +236,8 @@ class Predictor:
             )
         else:
             predictions = [self._predict_one(path, segments)]
-        return [refine(prediction, self.options.smooth_s, self._baseline) for prediction in predictions]
+        smooth_s, summary = self.options.smooth_s, self.options.summary
+        return [refine(prediction, smooth_s, self._baseline, summary) for prediction in predictions]
 
     def failed(self, path: str, reason: str) -> Prediction:
         """Return the prediction of a file that cannot be scored."""

@@ -32,8 +32,10 @@ COLUMN_TYPES = {"face": "int64", "sound": "bool"} | dict.fromkeys(
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return one row per file, with ``None`` for unknown values; ``warnings`` are reasons not to use the
-    row."""
+    """Return one row per file, with ``None`` for unknown values; ``warnings`` are reasons not to use the row.
+
+    ``LABEL_peak`` is the largest intensity in the timeline; ``LABEL_peak_s`` the middle of its window, s.
+    """
     return [
         {
             "path": prediction.path,
@@ -43,14 +45,18 @@ def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "face_share": rounded(prediction.face_share),
             "sound": prediction.has_sound,
             "warnings": join_warnings(prediction),
-            **_values(prediction.labels, prediction.intensities, prediction.intervals),
+            **_by_label(prediction.labels, prediction.intensities),
+            **_details(prediction),
         }
         for prediction in predictions
     ]
 
 
 def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return one row per window; if its ``state`` is "no_face", the intensities come from the voice only."""
+    """Return one row per window; if its ``state`` is "no_face", the intensities come from the voice only.
+
+    A window has no intervals; ``warnings`` are reasons not to use it.
+    """
     return [
         {
             "path": prediction.path,
@@ -59,7 +65,8 @@ def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "end_s": rounded(window.end_s),
             "state": "face" if window.face_share else "no_face",
             "face_share": rounded(window.face_share),
-            **_values(prediction.labels, window.intensities, window.intervals),
+            "warnings": "; ".join(window.warnings) or None,
+            **_by_label(prediction.labels, window.intensities),
         }
         for prediction in predictions
         for window in prediction.windows
@@ -154,15 +161,16 @@ def write_parquet(table: pa.Table, file: Path) -> None:
 
 
 def clip_columns(prediction: Prediction) -> list[str]:
-    """Return the columns of the table of files; only a calibrated model has ``warnings`` and interval
-    bounds."""
-    warnings = ["warnings"] if prediction.coverage else []
-    return ["path", "status", "duration_s", "face_share", "sound", *warnings, *_value_columns(prediction)]
+    """Return the columns of the table of files; only a calibrated model has interval bounds."""
+    bounds = {f"{label}_{bound}" for label in prediction.labels for bound in BOUNDS}
+    details = [name for name in _details(prediction) if prediction.coverage or name not in bounds]
+    first = ["path", "status", "duration_s", "face_share", "sound", "warnings"]
+    return [*first, *prediction.labels, *details]
 
 
 def timeline_columns(prediction: Prediction) -> list[str]:
     """Return the columns of the table of windows."""
-    return ["path", "start_s", "end_s", "state", "face_share", *_value_columns(prediction)]
+    return ["path", "start_s", "end_s", "state", "face_share", "warnings", *prediction.labels]
 
 
 def with_face(columns: Sequence[str]) -> list[str]:
@@ -177,35 +185,39 @@ def join_warnings(prediction: Prediction) -> str | None:
 
 
 def intensities_as_json(
-    labels: Sequence[str], values: Sequence[float] | None, intervals: IntervalBounds | None
+    labels: Sequence[str],
+    values: Sequence[float] | None,
+    intervals: IntervalBounds | None = None,
+    peaks: Sequence[tuple[float, float]] = (),
 ) -> dict[str, dict[str, float]] | None:
-    """Return ``{LABEL: {"value": …, "low": …, "high": …}}``, bounds only if known; ``None`` without
-    intensities."""
+    """Return ``{LABEL: {"value": …, "low": …, "high": …, "peak": …, "peak_s": …}}``.
+
+    Only known bounds and peaks are included. ``None`` without intensities.
+    """
     if values is None:
         return None
     by_label = {label: {"value": round(value, 6)} for label, value in zip(labels, values, strict=True)}
     for label, bounds in zip(labels, intervals or (), strict=False):
         by_label[label] |= {name: round(bound, 6) for name, bound in zip(BOUNDS, bounds, strict=True)}
+    for label, (peak, peak_s) in zip(labels, peaks, strict=False):
+        by_label[label] |= {"peak": round(peak, 6), "peak_s": round(peak_s, 3)}
     return by_label
 
 
-def _values(
-    labels: Sequence[str], intensities: Sequence[float] | None, intervals: IntervalBounds | None
-) -> dict[str, float | None]:
-    """Return the intensities by column, then the interval bounds."""
+def _by_label(labels: Sequence[str], values: Sequence[float] | None) -> dict[str, float | None]:
     unknown = (None,) * len(labels)
-    row = {label: rounded(value, 6) for label, value in zip(labels, intensities or unknown, strict=True)}
-    for label, bounds in zip(labels, intervals or unknown, strict=True):
-        row |= {
-            f"{label}_{name}": rounded(bound, 6)
-            for name, bound in zip(BOUNDS, bounds or (None, None), strict=True)
-        }
+    return {label: rounded(value, 6) for label, value in zip(labels, values or unknown, strict=True)}
+
+
+def _details(prediction: Prediction) -> dict[str, float | None]:
+    """Return the interval bounds, the peak and its time of each emotion by column."""
+    unknown = ((None, None),) * len(prediction.labels)
+    row: dict[str, float | None] = {}
+    pairs = zip(prediction.labels, prediction.intervals or unknown, prediction.peaks or unknown, strict=True)
+    for label, bounds, (peak, peak_s) in pairs:
+        row |= {f"{label}_{name}": rounded(bound, 6) for name, bound in zip(BOUNDS, bounds, strict=True)}
+        row |= {f"{label}_peak": rounded(peak, 6), f"{label}_peak_s": rounded(peak_s)}
     return row
-
-
-def _value_columns(prediction: Prediction) -> list[str]:
-    columns = list(_values(prediction.labels, None, None))
-    return columns if prediction.coverage else columns[: len(prediction.labels)]
 
 
 def rounded(value: float | None, digits: int = 3) -> float | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from reactometer.errors import ConfigError
 from reactometer.inference.tables import intensities_as_json
-from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, IntervalBounds
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
 HEAD = struct.Struct("<Bd")
 """Packet kind and time in seconds, before each payload."""
@@ -62,7 +62,6 @@ class LiveScore:
     intensities: (
         tuple[float, ...] | None
     )  # (L,) in [0, 1]; None if the window contains no usable face or voice
-    intervals: IntervalBounds | None = None
     frame_s: float | None = None  # time of the newest frame in it
     face: tuple[float, float, float, float] | None = (
         None  # its box in that frame: x, y, width, height in pixels
@@ -84,7 +83,7 @@ def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
         "time_s": score.time_s,
         "start_s": round(score.start_s, 3),
         "end_s": round(score.end_s, 3),
-        "intensities": intensities_as_json(labels, score.intensities, score.intervals),
+        "intensities": intensities_as_json(labels, score.intensities),
         "frame_s": score.frame_s,
         "face": None if score.face is None else [round(value, 1) for value in score.face],
         "face_share": round(score.face_share, 3),

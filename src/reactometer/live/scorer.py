@@ -8,7 +8,6 @@ from collections import deque
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.inference.aggregate import calibrated_values
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.scores import Score
@@ -153,13 +152,12 @@ class LiveScorer:
         clip = PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
         (score,) = self._predictor.score([clip])
         last = samples[-1] if samples else None
-        intensities, intervals = calibrated_values(score, self.model)
+        intensities = tuple(self.model.intensities_of(score).tolist()) if score.has_input else None
         return LiveScore(
             time_s=newest_s,
             start_s=clip.start_s,
             end_s=clip.end_s,
             intensities=intensities,
-            intervals=intervals,
             frame_s=last.time_s if last else None,
             face=last.box if last else None,
             face_share=clip.face_share,

@@ -162,6 +162,7 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     baseline: Annotated[
         str | None, Form(description="Subtract the mean at rest (0-3s), or a running mean.")
     ] = None,
+    summary: Annotated[str, Form(description="Value per clip: `model`, `mean`, `max` or `p90`.")] = "model",
     threshold: Annotated[float, Form(description="Minimum intensity of an event.")] = DEFAULT_THRESHOLD,
     frames: FramesQuery = False,
     format: FormatQuery = "json",  # noqa: A002
@@ -170,7 +171,7 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 with a
     Location."""
     service = service_of(request)
-    options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
+    options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None, summary=summary)
     Predictor(service.queue.model, options)  # raises on invalid options
     check_threshold(threshold)
     name = _clean_name(file.filename or "clip")

@@ -11,23 +11,28 @@ from reactometer.types import Prediction
 
 
 class Intensity(BaseModel):
-    """The intensity of one emotion, with an interval if the model is calibrated."""
+    """The intensity of one emotion; for a whole clip, with its interval (if calibrated) and its peak."""
 
     value: float = Field(description="In [0, 1].", examples=[0.412])
     low: float | None = Field(None, description="Low end of the interval, in [0, 1].", examples=[0.18])
     high: float | None = Field(None, description="High end of the interval, in [0, 1].", examples=[0.64])
+    peak: float | None = Field(None, description="Largest intensity of the timeline.", examples=[0.71])
+    peak_s: float | None = Field(
+        None, description="Middle of the window of the peak, seconds.", examples=[3.0]
+    )
 
 
 Intensities = dict[str, Intensity]
 
 
 class TimelineWindow(BaseModel):
-    """A window of the clip; intensities are null if the window contains no usable face or voice."""
+    """A window, scored as if it were a clip; intensities are null without a usable face or voice."""
 
     start_s: float = Field(examples=[0.0])
     end_s: float = Field(examples=[2.0])
     state: str = Field(description="face, or no_face (only the voice is used).", examples=["face"])
     face_share: float = Field(description="Share of the sampled frames that show the face.", examples=[1.0])
+    warnings: str | None = Field(description="Reasons not to use the intensities of this window.")
     intensities: Intensities | None
 
 
@@ -102,10 +107,11 @@ def build_prediction(prediction: Prediction, threshold: float, *, frames: bool) 
     (clip,) = clip_rows([prediction])
     clip |= {
         "notes": prediction.notes,
-        "intensities": intensities_as_json(prediction.labels, prediction.intensities, prediction.intervals),
+        "intensities": intensities_as_json(
+            prediction.labels, prediction.intensities, prediction.intervals, prediction.peaks
+        ),
         "timeline": [
-            row
-            | {"intensities": intensities_as_json(prediction.labels, window.intensities, window.intervals)}
+            row | {"intensities": intensities_as_json(prediction.labels, window.intensities)}
             for row, window in zip(timeline_rows([prediction]), prediction.windows, strict=True)
         ],
         "events": event_rows([prediction], threshold),

@@ -104,11 +104,9 @@ class _Session:
     async def run(self, pool: ThreadPoolExecutor) -> None:
         """Run until the client stops, disconnects, times out, or sends a malformed message."""
         networks = self.model.networks
-        uncertainty = self.model.uncertainty
         await self._send(
             "ready",
             labels=self.model.labels,
-            coverage=uncertainty.coverage if uncertainty else None,
             window_s=self.scorer.window_s,
             rate_hz=self.scorer.rate_hz,
             uses_face=networks.uses_face,

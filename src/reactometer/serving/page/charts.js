@@ -63,27 +63,6 @@ function rowLayout(element, names, isLevel, range) {
   return layout;
 }
 
-// Runs of adjacent windows with values; curves and bands have gaps between runs.
-function runs(timeline) {
-  const groups = [[]];
-  for (const window of timeline) window.intensities ? groups.at(-1).push(window) : groups.push([]);
-  return groups.filter((run) => run.length);
-}
-
-function band(clip, label, row, fillcolor) {
-  const x = [];
-  const y = [];
-  for (const run of runs(clip.timeline)) {
-    const bounds = run.map(({ intensities }) => intensities[label]);
-    if (bounds[0].low == null) continue;
-    const times = run.length > 1 ? run.map(middle) : [run[0].start_s, run[0].end_s];
-    const [lows, highs] = [bounds.map(({ low }) => low), bounds.map(({ high }) => high)].map((side) => (run.length > 1 ? side : [side[0], side[0]]));
-    x.push(...times, ...times.toReversed(), null);
-    y.push(...lows, ...highs.toReversed(), null);
-  }
-  return { x, y, yaxis: axis(row), mode: "lines", line: { width: 0 }, fill: "toself", fillcolor, hoverinfo: "skip" };
-}
-
 function curve(clip, label, row, line) {
   const values = clip.timeline.map(({ intensities }) => intensities?.[label].value ?? null);
   const name = plain(clip.mark ? `${label}, ${clip.mark}` : label);
@@ -103,10 +82,10 @@ function level(clip, row, line) {
 
 function tracesOf(clip, rows) {
   const isSecond = clip.index > 0;
-  const traces = rows.labels.flatMap((label, row) => {
+  const traces = rows.labels.map((label, row) => {
     const ink = isSecond ? css("ink") : colour(row);
     const line = { color: ink, width: isSecond ? 1.5 : 2.2, dash: isSecond ? "dash" : "solid" };
-    return [band(clip, label, row, isSecond ? `${ink}18` : `${ink}30`), curve(clip, label, row, line)];
+    return curve(clip, label, row, line);
   });
   const quiet = { color: isSecond ? css("ink") : css("accent"), dash: isSecond ? "dot" : "solid" };
   return clip.level ? [...traces, level(clip, rows.labels.length, quiet)] : traces;

@@ -32,16 +32,15 @@ export function name(label, index) {
   return element;
 }
 
-// One bar per emotion with value and interval; set() updates them.
+// One bar per emotion with its value; set() updates them.
 export function bars(labels) {
-  const rows = labels.map((label, index) => ({ label, bar: bar(index), value: make("b"), interval: make("small") }));
-  const items = rows.map((row, index) => make("li", {}, name(row.label, index), row.bar, row.value, row.interval));
+  const rows = labels.map((label, index) => ({ label, bar: bar(index), value: make("b") }));
+  const items = rows.map((row, index) => make("li", {}, name(row.label, index), row.bar, row.value));
   const set = (intensities) => {
     for (const row of rows) {
       const intensity = intensities?.[row.label];
       paint(row.bar, intensity);
       row.value.textContent = number(intensity?.value);
-      row.interval.textContent = formatInterval(intensity);
     }
   };
   set(null);

@@ -82,7 +82,6 @@ function show() {
   $("warnings").replaceChildren(...warnings(players));
   $("whole").replaceChildren(whole(players));
   $("meaning").textContent = meaning(first.document);
-  $("bands").textContent = first.document.coverage ? `Bands: ${Math.round(first.document.coverage * 100)}% intervals.` : "";
   $("board").classList.toggle("two", isPair);
   $("players").replaceChildren(...players.map(({ element }) => element));
   $("legend").hidden = !isPair;
@@ -99,7 +98,7 @@ const titled = ({ document }) => (players.length > 1 ? [make("p", { className: "
 function meaning({ coverage }) {
   const intervals = coverage ? `, each with its ${Math.round(coverage * 100)}% interval` : "";
   const starter = "The starter model was trained on composites of faces and voices, not on reactions of people.";
-  return `Intensities of the whole clip, from 0 to 1${intervals}. They estimate the mean rating by human raters. ${isStarter() ? starter : ""}`;
+  return `Intensities of the whole clip, from 0 to 1${intervals}, sorted by the peak of the timeline. They estimate the mean rating by human raters. ${isStarter() ? starter : ""}`;
 }
 
 const isStarter = () => /starter model of reactometer/i.test(modelInfo?.card ?? "");

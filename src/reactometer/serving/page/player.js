@@ -124,7 +124,7 @@ export class Player {
     const window = windowAt(this.prediction.timeline, time);
     this.bars.set(window?.intensities);
     this.element.querySelector(".time").textContent = seconds(time);
-    this.element.querySelector(".where").textContent = window?.state === "no_face" ? "no face seen" : "";
+    this.element.querySelector(".where").textContent = [window?.state === "no_face" && "no face seen", window?.warnings].filter(Boolean).join("; ");
     this.outline(time);
     this.onTime();
   }

@@ -25,21 +25,30 @@ export function whole(players) {
   return players.length > 1 ? table(players) : tiles(players[0]);
 }
 
-function tiles({ document, prediction }) {
-  const items = document.labels.map((label, index) => {
-    const intensity = prediction.intensities?.[label];
+// Labels with their indices, largest peak of the timeline first.
+function sorted({ document, prediction }) {
+  const peak = ([label]) => prediction.intensities?.[label].peak ?? prediction.intensities?.[label].value ?? 0;
+  return document.labels.map((label, index) => [label, index]).sort((one, other) => peak(other) - peak(one));
+}
+
+const peakText = (intensity) => (intensity?.peak == null ? "" : `peak ${number(intensity.peak)} at ${seconds(intensity.peak_s)}`);
+
+function tiles(player) {
+  const items = sorted(player).map(([label, index]) => {
+    const intensity = player.prediction.intensities?.[label];
     const value = make("b", { textContent: number(intensity?.value) });
     value.dataset.label = label;
-    return make("li", { className: "card" }, name(label, index), value, bar(index, intensity), make("span", { className: "soft", textContent: formatInterval(intensity) }));
+    const notes = [formatInterval(intensity), peakText(intensity)].filter(Boolean).map((textContent) => make("span", { className: "soft", textContent }));
+    return make("li", { className: "card" }, name(label, index), value, bar(index, intensity), ...notes);
   });
   return make("ul", { className: "tiles" }, ...items);
 }
 
 function table(players) {
   const heads = ["Whole clip", ...players.map(({ document }) => document.name), "Difference"];
-  const rows = players[0].document.labels.map((label, index) => {
+  const rows = sorted(players[0]).map(([label, index]) => {
     const values = players.map(({ prediction }) => prediction.intensities?.[label]);
-    const cells = values.map((cell) => make("td", {}, number(cell?.value), make("small", { textContent: formatInterval(cell) })));
+    const cells = values.map((cell) => make("td", {}, number(cell?.value), make("small", { textContent: [formatInterval(cell), peakText(cell)].filter(Boolean).join(", ") })));
     const difference = values.every(Boolean) ? values[1].value - values[0].value : null;
     const signed = difference >= 0.005 ? `+${number(difference)}` : number(difference);
     return make("tr", {}, make("th", { scope: "row" }, name(label, index)), ...cells, make("td", { textContent: signed }));
