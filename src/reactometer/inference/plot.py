@@ -75,6 +75,6 @@ def _title(prediction: Prediction) -> str:
     grey = "; grey: no face" if any(window.face_share == 0.0 for window in prediction.windows) else ""
     face = "" if prediction.face is None else f", face {prediction.face}"
     interval = (
-        f", its {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
+        f" and its {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
     )
     return f"{Path(prediction.path).name}{face}. Right: the whole file{interval}\n{visible}{grey}"
