@@ -67,7 +67,7 @@ def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path]
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small embedded data set of 40 clips; all tests of a run read the same."""
+    """A small synthetic demo dataset of 40 clips, shared by all tests of a run."""
     from reactometer.synthetic.dataset import simulate
 
     return _made_once(
@@ -77,7 +77,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def excerpt(simulated: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Copies some clips of the embedded data set, where all 40 would show no more."""
+    """Copies of some clips of the synthetic demo dataset."""
 
     def excerpt(train: int = 0, val: int = 0, test: int = 0) -> Path:
         """Write a dataset of the first clips of each split, which a test may change."""

@@ -1,12 +1,10 @@
-"""The golden numbers: results of this version on fixed inputs, stored in tests/golden and compared by
-test_golden.py.
+"""Golden numbers: results of this version on fixed inputs, in tests/golden; test_golden.py compares them.
 
-    python tests/golden_numbers.py            # compares; exit status 1 where one is beyond its tolerance
-    python tests/golden_numbers.py --write    # keeps what has changed, and says what CHANGELOG.md must tell
-    of it
+    python tests/golden_numbers.py            # compare; exit status 1 if a number is beyond its tolerance
+    python tests/golden_numbers.py --write    # write the changes, and print the line for CHANGELOG.md
 
-``formulas.json`` is of numbers alone, ``drawn.json`` of people of the embedded data set, ``real.json`` of
-real clips, which need the test data beside the checkout and YuNet.
+``formulas.json`` has formulas, ``drawn.json`` clips of the synthetic demo dataset, and ``real.json`` real
+clips, which need the test data beside the checkout and YuNet.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_every_architecture_is_listed_with_its_weights_and_licence(
 @pytest.mark.parametrize(
     "path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: str(path.relative_to(CONFIGS))
 )
-def test_a_configuration_is_whole_and_says_whose_choice_it_is(path: Path) -> None:
+def test_a_configuration_lists_all_settings_and_their_source(path: Path) -> None:
     config = load_config(path)
     system = get_architecture(config.model)
     text = path.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ def test_the_numbers_are_the_golden_ones(name: str) -> None:
     assert not {key: f"{size:.3g} tolerances" for key, size in apart.items() if not size <= 1.0}
 
 
-def test_a_change_of_the_golden_numbers_is_told_of() -> None:
+def test_a_change_of_the_golden_numbers_is_in_the_changelog() -> None:
     """The newest line "Numbers N" names the files as they are, and no older line has gone."""
     numbers, fingerprints = zip(*golden_numbers.changelog_entries(), strict=True)
     assert numbers == tuple(range(len(numbers), 0, -1))

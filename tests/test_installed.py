@@ -34,7 +34,7 @@ EXTRAS = [name for name in PROJECT["optional-dependencies"] if name != "dev"]
 
 @pytest.fixture
 def clip(talking: Callable[[int], Path], tmp_path: Path) -> Path:
-    """A rendered clip, in a folder of its own."""
+    """A rendered clip, in a folder of its program."""
     (tmp_path / "clips").mkdir()
     return Path(shutil.copy(talking(1), tmp_path / "clips" / "clip.mp4"))
 
@@ -48,16 +48,16 @@ def test_the_wheel_works_in_a_clean_environment(
     from reactometer.inference.predictor import predict
     from reactometer.paths import STARTER
 
-    own = install(python)
-    assert run(own / "reactometer", "--version", cwd=tmp_path).split() == ["reactometer", TAGGED]
-    printed = run(own / "reactometer", "doctor", cwd=tmp_path)
+    program = install(python)
+    assert run(program / "reactometer", "--version", cwd=tmp_path).split() == ["reactometer", TAGGED]
+    printed = run(program / "reactometer", "doctor", cwd=tmp_path)
     assert f"ok     Python: {python}." in printed
-    assert f"{own.parent}/lib/python{python}/site-packages/reactometer" in printed
+    assert f"{program.parent}/lib/python{python}/site-packages/reactometer" in printed
     assert "ok     a prediction: " in printed
     assert {f"no     extra {name}" for name in EXTRAS} <= {
         line.partition(":")[0] for line in printed.splitlines()
     }
-    run(own / "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
+    run(program / "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
     with (tmp_path / "clips.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     (ours,) = predict([clip], STARTER, progress=False)
@@ -78,17 +78,15 @@ WITHOUT = {
 
 @slow
 @pytest.mark.parametrize("extra", WITHOUT)
-def test_without_an_extra_a_command_says_which_to_install(
-    install: Install, extra: str, clip: Path, tmp_path: Path
-) -> None:
-    told = run(install(RUNNING) / "reactometer", *WITHOUT[extra], cwd=tmp_path, status=2)
-    assert f"pip install 'reactometer[{extra}]'" in " ".join(told.split())
-    assert "Traceback" not in told
+def test_a_command_names_the_missing_extra(install: Install, extra: str, clip: Path, tmp_path: Path) -> None:
+    output = run(install(RUNNING) / "reactometer", *WITHOUT[extra], cwd=tmp_path, status=2)
+    assert f"pip install 'reactometer[{extra}]'" in " ".join(output.split())
+    assert "Traceback" not in output
 
 
-def _serves(own: Path, folder: Path) -> None:
+def _serves(program: Path, folder: Path) -> None:
     command = [
-        str(own / "python"),
+        str(program / "python"),
         "-m",
         "reactometer",
         "serve",
@@ -124,12 +122,12 @@ COMMANDS = {"serve": _serves}
 def test_each_extra_alone_does_its_work(
     install_extra: InstallExtra, extra: str, clip: Path, tmp_path: Path
 ) -> None:
-    own = install_extra(RUNNING, extra)
-    run(own / "python", "-c", ITS_MODULES, extra, cwd=tmp_path)
+    program = install_extra(RUNNING, extra)
+    run(program / "python", "-c", ITS_MODULES, extra, cwd=tmp_path)
     if extra in SCRIPTS:
-        run(own / "python", "-c", SCRIPTS[extra], cwd=tmp_path)
+        run(program / "python", "-c", SCRIPTS[extra], cwd=tmp_path)
     else:
-        COMMANDS[extra](own, tmp_path)
+        COMMANDS[extra](program, tmp_path)
 
 
 @slow
@@ -140,10 +138,10 @@ def test_the_developers_extra_can_be_had_on_each_python(
     is it."""
     for python in PYTHONS:
         (tmp_path / "wanted.in").write_text(f"reactometer[dev] @ {built[1].as_uri()}\n")
-        told = uv(
+        output = uv(
             "pip", "compile", "--quiet", "--python-version", f"{python}.0", *PINS, tmp_path / "wanted.in"
         )
-        assert {"pytest", "torch", "uv"} <= set(re.findall(r"^([\w-]+)==", told, re.MULTILINE)), python
+        assert {"pytest", "torch", "uv"} <= set(re.findall(r"^([\w-]+)==", output, re.MULTILINE)), python
 
 
 # The shell.

@@ -61,7 +61,7 @@ def test_predict_into_tables(videos: Path, tmp_path: Path) -> None:
 def test_serve(talking: Callable[[int], Path], tmp_path: Path) -> None:
     """Killed in the middle of a write: in an upload, or in a job's file."""
     clips = [talking(1)] * 3
-    told, _ = kill_service(clips, None, tmp_path / "whole")
-    expected = [told.done[job]["predictions"] for job in told.accepted]
+    record, _ = kill_service(clips, None, tmp_path / "whole")
+    expected = [record.done[job]["predictions"] for job in record.accepted]
     for number, kill in enumerate((Kill(at=6, n_bytes=400), Kill(at=9))):
         assert kill_service(clips, kill, tmp_path / f"{number}", expected)[1] == [], kill

@@ -19,7 +19,7 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_a_notebook_is_kept_without_results(file: Path) -> None:
+def test_notebooks_are_committed_without_results(file: Path) -> None:
     """They come of the reader's own machine; kept ones would tell of ours, and of another version."""
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]

@@ -76,7 +76,7 @@ def test_as_written_all_is_read(prepared: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
-def test_a_clip_that_is_none_is_stale_and_told_of(prepared: Path, content: bytes) -> None:
+def test_an_invalid_clip_file_is_stale_and_reported(prepared: Path, content: bytes) -> None:
     (prepared / "clips" / "a.npz").write_bytes(content)
     assert read_counts(prepared / "clips" / "a.npz") is None
     with pytest.raises(DataError, match=r"a\.npz: damaged.*Delete"):
@@ -93,7 +93,7 @@ def test_a_clip_that_is_none_is_stale_and_told_of(prepared: Path, content: bytes
         {"feature_sizes": [1]},
     ],
 )
-def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, object]) -> None:
+def test_invalid_settings_are_reported(prepared: Path, values: dict[str, object]) -> None:
     _edit(prepared / "cache.json", **values)
     with pytest.raises(DataError, match=r"damaged.*reactometer prepare"):
         open_prepared(prepared)
@@ -102,7 +102,7 @@ def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, ob
 @pytest.mark.parametrize(
     "values", [{"files": 3}, {"files": {"a": 3}}, {"sizes": None}, {"sizes": {"face": "x"}}]
 )
-def test_an_index_of_features_that_is_none_is_told_of(prepared: Path, values: dict[str, object]) -> None:
+def test_an_invalid_feature_index_is_reported(prepared: Path, values: dict[str, object]) -> None:
     _edit(prepared / "features" / "features.json", **values)
     with pytest.raises(DataError, match="damaged"):
         open_store(prepared / "features")
@@ -124,9 +124,7 @@ def test_an_index_of_features_that_is_none_is_told_of(prepared: Path, values: di
         ),
     ],
 )
-def test_a_file_of_a_run_that_is_none_is_told_of(
-    run: Path, name: str, change: Callable[[Path], object]
-) -> None:
+def test_an_invalid_file_of_a_run_is_reported(run: Path, name: str, change: Callable[[Path], object]) -> None:
     change(run / name)
     with pytest.raises(OutputError, match="damaged"):
         _resume(run)

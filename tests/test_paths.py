@@ -60,7 +60,7 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         running.shutdown()
 
 
-def test_a_download_is_kept_and_not_repeated(server: Server, folder: Path) -> None:
+def test_a_download_is_cached(server: Server, folder: Path) -> None:
     assert find_yunet() == folder / YUNET_FILE
     assert find_yunet().read_bytes() == CONTENT
     assert [path.name for path in folder.iterdir()] == [YUNET_FILE]
@@ -68,7 +68,7 @@ def test_a_download_is_kept_and_not_repeated(server: Server, folder: Path) -> No
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", b"<html>Please log in</html>"])
-def test_a_wrong_file_is_never_kept(server: Server, folder: Path, content: bytes) -> None:
+def test_a_file_with_a_wrong_digest_is_deleted(server: Server, folder: Path, content: bytes) -> None:
     server.content = content
     with pytest.raises(WeightsError, match="hash"):
         find_yunet()

@@ -55,27 +55,27 @@ def predictions(draw: st.DrawFn) -> Prediction:
     count, hop_s = draw(st.integers(1, 12)), draw(st.sampled_from([0.5, 1.0, 2.0]))
     windows = tuple(
         Window(
-            place * hop_s,
-            place * hop_s + 2.0,
+            index * hop_s,
+            index * hop_s + 2.0,
             draw(unit),
             draw(st.none() | st.tuples(*[unit] * len(labels))),
             tuple(draw(st.lists(st.sampled_from(["too short", "voice unlike; much"]), max_size=2))),
         )
-        for place in range(count)
+        for index in range(count)
     )
     path = draw(names.filter(lambda name: "/" not in name and name not in (".", "..")))
-    known = draw(st.tuples(*[unit] * len(labels)))
-    return Prediction(path, "ok", labels, windows[-1].end_s, 1.0, True, known, windows, coverage=0.9)
+    intensities = draw(st.tuples(*[unit] * len(labels)))
+    return Prediction(path, "ok", labels, windows[-1].end_s, 1.0, True, intensities, windows, coverage=0.9)
 
 
 @given(predictions(), st.sampled_from([".csv", ".parquet", ".json"]))
-def test_a_table_that_was_written_is_read_as_it_was(own: Prediction, ending: str) -> None:
-    assume(not set(own.labels) & {"path", "start_s", "end_s", "state", "face_share", "warnings"})
-    columns = timeline_columns(own)
+def test_a_table_that_was_written_is_read_as_it_was(prediction: Prediction, ending: str) -> None:
+    assume(not set(prediction.labels) & {"path", "start_s", "end_s", "state", "face_share", "warnings"})
+    columns = timeline_columns(prediction)
     assume(len(set(columns)) == len(columns))
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"table{ending}"
-        write_table(timeline_rows([own]), columns, file)
+        write_table(timeline_rows([prediction]), columns, file)
         if ending == ".csv":
             rows: list[dict[str, Any]] = list(
                 csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
@@ -84,27 +84,27 @@ def test_a_table_that_was_written_is_read_as_it_was(own: Prediction, ending: str
             rows = pd.read_parquet(file).to_dict("records")  # type: ignore[assignment]
         else:
             rows = json.loads(file.read_text(encoding="utf-8"))
-    assert len(rows) == len(own.windows) and list(rows[0]) == columns
-    for row, window in zip(rows, own.windows, strict=True):
-        for place, label in enumerate(own.labels):
+    assert len(rows) == len(prediction.windows) and list(rows[0]) == columns
+    for row, window in zip(rows, prediction.windows, strict=True):
+        for index, label in enumerate(prediction.labels):
             value = row[label]
             is_empty = value in (None, "") or (isinstance(value, float) and math.isnan(value))
             assert is_empty == (window.intensities is None)
-            assert is_empty or math.isclose(float(value), window.intensities[place], abs_tol=1e-6)  # type: ignore[index]
+            assert is_empty or math.isclose(float(value), window.intensities[index], abs_tol=1e-6)  # type: ignore[index]
 
 
 @given(predictions())
-def test_a_prediction_that_was_kept_comes_back(own: Prediction) -> None:
-    assert PREDICTIONS.validate_json(PREDICTIONS.dump_json([own])) == [own]
+def test_a_saved_prediction_is_read_back(prediction: Prediction) -> None:
+    assert PREDICTIONS.validate_json(PREDICTIONS.dump_json([prediction])) == [prediction]
 
 
 @given(predictions())
-def test_an_elan_document_is_one_whatever_the_names(own: Prediction) -> None:
+def test_an_elan_document_is_one_whatever_the_names(prediction: Prediction) -> None:
     with TemporaryDirectory() as folder:
-        file = write_elan([own], 0.5, Path(folder) / "clip.eaf", local=False)
+        file = write_elan([prediction], 0.5, Path(folder) / "clip.eaf", local=False)
         tree = ElementTree.parse(file)
     tiers = {str(tier.get("TIER_ID")): tier for tier in tree.iter("TIER")}
-    assert {f"{label} (intensity)" for label in own.labels} <= set(tiers)
+    assert {f"{label} (intensity)" for label in prediction.labels} <= set(tiers)
     times = {
         str(slot.get("TIME_SLOT_ID")): int(str(slot.get("TIME_VALUE"))) for slot in tree.iter("TIME_SLOT")
     }
@@ -118,24 +118,26 @@ def test_an_elan_document_is_one_whatever_the_names(own: Prediction) -> None:
 
 
 @given(predictions(), st.floats(0.01, 1.0))
-def test_events_are_where_the_timeline_is_above_the_threshold(own: Prediction, threshold: float) -> None:
-    for event in find_events(own, threshold):
-        place = own.labels.index(event.label)
-        assert 0.0 <= event.onset_s <= event.peak_s <= event.offset_s <= own.windows[-1].end_s
+def test_events_are_where_the_timeline_is_above_the_threshold(
+    prediction: Prediction, threshold: float
+) -> None:
+    for event in find_events(prediction, threshold):
+        index = prediction.labels.index(event.label)
+        assert 0.0 <= event.onset_s <= event.peak_s <= event.offset_s <= prediction.windows[-1].end_s
         assert threshold <= event.mean + 1e-6 and event.mean <= event.peak + 1e-6
         assert event.peak == max(
-            window.intensities[place]
-            for window in own.windows
+            window.intensities[index]
+            for window in prediction.windows
             if window.intensities and event.onset_s <= (window.start_s + window.end_s) / 2 <= event.offset_s
         )
 
 
 @given(predictions(), st.floats(0.0, 20.0))
-def test_smoothing_stays_between_the_extremes(own: Prediction, span_s: float) -> None:
-    smoothed = smooth(own, span_s)
-    for place in range(len(own.labels)):
-        before = [window.intensities[place] for window in own.windows if window.intensities]
-        after = [window.intensities[place] for window in smoothed.windows if window.intensities]
+def test_smoothing_stays_between_the_extremes(prediction: Prediction, span_s: float) -> None:
+    smoothed = smooth(prediction, span_s)
+    for index in range(len(prediction.labels)):
+        before = [window.intensities[index] for window in prediction.windows if window.intensities]
+        after = [window.intensities[index] for window in smoothed.windows if window.intensities]
         assert len(before) == len(after)
         assert all(min(before) - 1e-6 <= value <= max(before) + 1e-6 for value in after)
 
@@ -162,18 +164,20 @@ pairs = st.integers(3, 40).flatmap(
 
 
 @given(pairs, st.floats(0.1, 10.0), st.floats(-5.0, 5.0))
-def test_pearson_is_numpys_and_blind_to_scale(
+def test_pearson_equals_numpys_and_ignores_scale(
     both: tuple[Values, Values], scale: float, shift: float
 ) -> None:
-    truth, guess = both
-    assume((np.ptp(truth, axis=0) > 1e-3).all() and (np.ptp(guess, axis=0) > 1e-3).all())
-    own = np.array(pearson(truth, guess), dtype=float)
-    numpys = [np.corrcoef(truth[:, place], guess[:, place])[0, 1] for place in range(2)]
-    np.testing.assert_allclose(own, numpys, atol=1e-6)
-    np.testing.assert_allclose(own, np.array(pearson(truth, scale * guess + shift), dtype=float), atol=1e-5)
-    np.testing.assert_allclose(-own, np.array(pearson(truth, -guess), dtype=float), atol=1e-6)
-    assert (np.abs(np.array(ccc(truth, guess), dtype=float)) <= np.abs(own) + 1e-6).all()
-    np.testing.assert_allclose(np.array(ccc(truth, truth), dtype=float), 1.0, atol=1e-6)
+    targets, predicted = both
+    assume((np.ptp(targets, axis=0) > 1e-3).all() and (np.ptp(predicted, axis=0) > 1e-3).all())
+    r = np.array(pearson(targets, predicted), dtype=float)
+    expected = [np.corrcoef(targets[:, column], predicted[:, column])[0, 1] for column in range(2)]
+    np.testing.assert_allclose(r, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        r, np.array(pearson(targets, scale * predicted + shift), dtype=float), atol=1e-5
+    )
+    np.testing.assert_allclose(-r, np.array(pearson(targets, -predicted), dtype=float), atol=1e-6)
+    assert (np.abs(np.array(ccc(targets, predicted), dtype=float)) <= np.abs(r) + 1e-6).all()
+    np.testing.assert_allclose(np.array(ccc(targets, targets), dtype=float), 1.0, atol=1e-6)
 
 
 @given(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=60), st.floats(0.05, 0.95))
@@ -181,8 +185,8 @@ def test_intervals_hold_their_share_of_what_they_were_fitted_to(
     residuals: list[float], coverage: float
 ) -> None:
     half = conformal_half_width(np.abs(residuals), np.arange(len(residuals)), coverage)
-    held = np.mean(np.abs(residuals) <= half + 1e-12)
-    assert held >= min(coverage, 1.0) - 1e-9
+    coverage_of_half = np.mean(np.abs(residuals) <= half + 1e-12)
+    assert coverage_of_half >= min(coverage, 1.0) - 1e-9
 
 
 cells = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20).map(str.strip)
@@ -203,7 +207,7 @@ def test_a_csv_is_read_as_it_was_written(rows: list[tuple[str, str]], with_mark:
 
 
 @given(st.binary(max_size=300))
-def test_whatever_bytes_are_no_table_are_told_of(data: bytes) -> None:
+def test_arbitrary_bytes_are_reported_as_no_table(data: bytes) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "table.csv"
         file.write_bytes(data)
@@ -216,7 +220,7 @@ def test_whatever_bytes_are_no_table_are_told_of(data: bytes) -> None:
 
 
 @given(st.text(max_size=12), st.text(max_size=12))
-def test_labels_and_splits_are_known_or_told_of(cell: str, split: str) -> None:
+def test_unknown_labels_and_splits_are_reported(cell: str, split: str) -> None:
     values, problem = parse_labels({"Joy": cell}, ["Joy"])
     assert values is None or 0.0 <= values[0] <= 1.0
     assert (values is None) == (problem is not None or not cell.strip())
@@ -236,7 +240,7 @@ keys = st.sampled_from(["epochs", "hidden", "name", "rate_hz", "path", "out", "l
 
 
 @given(st.dictionaries(sections, st.dictionaries(keys, json_values, max_size=3) | json_values, max_size=3))
-def test_a_configuration_is_one_or_says_why_not(table: dict[str, Any]) -> None:
+def test_arbitrary_text_is_a_configuration_or_a_clear_error(table: dict[str, Any]) -> None:
     try:
         config = parse_config(table)
     except ConfigError as error:

@@ -21,13 +21,13 @@ from pathlib import Path
 LARGEST_BYTES = 2**17
 PROGRAM = """#!{python} -IS
 import json, os, signal, socket, sys
-asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-asked.connect({address!r})
-socket.send_fds(asked, [json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()], [0, 1, 2])
-process = int(asked.recv(100))
+connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+connection.connect({address!r})
+socket.send_fds(connection, [json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()], [0, 1, 2])
+process = int(connection.recv(100))
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: os.kill(process, number))
-sys.exit(int(asked.recv(100)))
+sys.exit(int(connection.recv(100)))
 """
 
 
@@ -55,20 +55,20 @@ def _serve(address: str) -> None:
         listening.listen(8)
         print("listens", flush=True)
         while True:
-            asked, _ = listening.accept()
+            connection, _ = listening.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                content, streams, _, _ = socket.recv_fds(asked, LARGEST_BYTES, 3)
+                content, streams, _, _ = socket.recv_fds(connection, LARGEST_BYTES, 3)
                 if (process := os.fork()) == 0:
                     listening.close()
-                    asked.close()
+                    connection.close()
                     arguments, folder, environment = json.loads(content)
                     _become(arguments, folder, environment, streams)
                     main()
-                asked.send(str(process).encode())
-                asked.send(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])).encode())
+                connection.send(str(process).encode())
+                connection.send(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])).encode())
                 os._exit(0)
-            asked.close()
+            connection.close()
 
 
 def _become(arguments: list[str], folder: str, environment: dict[str, str], streams: list[int]) -> None:

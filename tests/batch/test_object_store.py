@@ -18,7 +18,7 @@ from reactometer.inference.predictor import predict
 from reactometer.inference.tables import clip_rows
 
 
-def test_files_of_a_bucket_are_found_identified_and_copied(
+def test_files_of_a_bucket_are_listed_identified_and_copied(
     bucket: str, put: Callable[[Path, str], str], tmp_path: Path
 ) -> None:
     names = ("a.MOV", "b c?.mp4", "in/c.wav", "in/.hidden.mp4", ".cache/d.mp4", "notes.docx")

@@ -58,7 +58,7 @@ def test_half_width_is_an_order_statistic_and_one_below_nine_clips() -> None:
     assert conformal_half_width(residuals[:8], clips[:8], 0.9) == 1.0
 
 
-def test_intervals_cover_as_the_theory_says() -> None:
+def test_intervals_have_the_nominal_coverage() -> None:
     """Over samples of 60 clips and one more, coverage is ⌈61 · .9⌉ / 61 for continuous residuals (Vovk et al.
     2005)."""
     rng, clips = np.random.default_rng(1), np.arange(60)
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         load_uncertainty(tmp_path)
 
 
-def test_what_it_says_of_a_score() -> None:
+def test_warnings_of_a_score() -> None:
     sure = _sure()
     values = sure.recalibrate(SCORE)
     assert values == pytest.approx([0.2, 0.6])

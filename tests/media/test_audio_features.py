@@ -40,7 +40,7 @@ def _voice(pitch_hz: float, seconds: float = 1.0, loudness: float = 0.1) -> Floa
 
 
 @pytest.mark.parametrize("pitch_hz", [80.0, 120.0, 210.0, 400.0])
-def test_the_pitch_of_a_vowel_is_found(pitch_hz: float) -> None:
+def test_the_pitch_of_a_vowel_is_estimated(pitch_hz: float) -> None:
     values, _ = voice_contours(_voice(pitch_hz))
     inner = values[3:-3]
     assert np.exp(inner[:, PITCH]) == pytest.approx(pitch_hz, rel=0.02)
@@ -61,7 +61,7 @@ def test_pauses_are_distinguished_from_speech() -> None:
     assert not speaks[CONTOUR_RATE_HZ + 1 :].any()
 
 
-def test_half_a_second_of_speech_in_a_quarter_of_a_minute_is_found() -> None:
+def test_half_a_second_of_speech_in_15_s_is_detected() -> None:
     _, speaks = voice_contours(np.concatenate([_voice(150.0, 0.5), np.zeros(15 * 16_000, np.float32)]))
     assert speaks.nonzero()[0].max() < 30
 

@@ -115,7 +115,7 @@ def test_a_missing_face_is_masked(shared_data: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_small_pictures_that_a_face_fills_are_found(shared_data: Path) -> None:
+def test_a_face_that_fills_a_small_image_is_detected(shared_data: Path) -> None:
     counts: Counter[FrameState] = Counter()
     for path in sorted((shared_data / "facevoice" / "train" / "mp4").glob("*.mp4"))[::40]:
         counts += states(

@@ -27,9 +27,7 @@ def _steps(*lengths: int, size: int = 3, rate_hz: float = 10.0) -> Stream:
 
 @pytest.mark.parametrize("kind", ["log-mel", "convolution"])
 @pytest.mark.parametrize("n_steps", [1, 16, 17, 90])
-def test_a_convolution_gives_a_step_for_several_and_hears_nothing_behind_the_mask(
-    kind: str, n_steps: int
-) -> None:
+def test_a_convolution_shortens_the_sequence_and_ignores_masked_steps(kind: str, n_steps: int) -> None:
     torch.manual_seed(0)
     encoder = (LogMelEncoder() if kind == "log-mel" else StepConvolution(MEL_BANDS)).eval()
     voice, outside = _steps(n_steps, 100, 0, size=MEL_BANDS), ~_steps(n_steps, 100, 0).mask
@@ -84,7 +82,7 @@ def test_gaps_in_speech_are_left_out_and_left_empty(tmp_path: Path) -> None:
     assert not features[0, 5:9].any()
 
 
-def test_nothing_is_masked_or_left_out_at_random_when_an_encoder_of_speech_is_trained(tmp_path: Path) -> None:
+def test_a_speech_encoder_is_trained_without_random_masks_and_layer_drop(tmp_path: Path) -> None:
     still = {
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,
@@ -102,7 +100,7 @@ def test_nothing_is_masked_or_left_out_at_random_when_an_encoder_of_speech_is_tr
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
-def test_a_convolution_tells_when_a_step_is_and_not_only_what_it_says() -> None:
+def test_a_convolution_encodes_the_time_of_each_step() -> None:
     """The same features a second later, and at half the pace."""
     torch.manual_seed(0)
     encoder, voice = StepConvolution(3).eval(), _steps(30)

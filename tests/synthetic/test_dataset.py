@@ -1,4 +1,4 @@
-"""The embedded data set: its layout, its bytes and its truth."""
+"""The synthetic demo dataset: layout, bytes and labels."""
 
 from __future__ import annotations
 

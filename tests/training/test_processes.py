@@ -113,7 +113,7 @@ def test_only_the_first_of_all_processes_writes(monkeypatch: pytest.MonkeyPatch)
     assert not is_first_process()
 
 
-def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_sets_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = TrainingConfig(accelerator="cpu")
     assert device_arguments(on_cpu)["strategy"] == "auto"
     assert device_arguments(TrainingConfig(accelerator="cpu", devices=2))["strategy"] == DDP_STRATEGY

@@ -17,7 +17,7 @@ from reactometer.training.quantise import export
 
 
 @pytest.mark.slow
-def test_eight_bits_are_kept_or_refused_by_their_score(
+def test_an_8_bit_copy_is_written_or_refused_by_its_score(
     model_folder: Path, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantise, "MAX_LOSS", 2.0)  # a network trained for two epochs may lose anything

@@ -121,7 +121,7 @@ def test_frozen_features_are_computed_where_the_training_will_be(
     assert training_setup.trainable.face_scale is training_setup.model.face_scale
 
 
-def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
+def test_the_head_is_trained_on_features_and_saved_with_its_encoder(
     small_config: Config, prepared: PreparedSet
 ) -> None:
     setup = _set_up(_config(small_config, frozen=True), prepared)
@@ -163,7 +163,7 @@ def _train_parts(setup: TrainingSetup) -> list[tuple[PreparedRow, ClipPart]]:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_an_encoder_of_speech_hears_the_waveform(
+def test_a_speech_encoder_gets_the_waveform(
     small_config: Config, prepared: PreparedSet, frozen: bool
 ) -> None:
     config = _config(small_config, voice_encoder="random:hubert-tiny", modalities="voice", frozen=frozen)
@@ -224,6 +224,6 @@ def test_without_normalising_media_are_read_as_they_are(small_config: Config, pr
     assert setup.trainable is setup.model
 
 
-def test_labels_that_do_not_vary_on_val_are_told_of(small_config: Config, prepared: PreparedSet) -> None:
+def test_constant_labels_on_val_are_reported(small_config: Config, prepared: PreparedSet) -> None:
     with pytest.warns(UserWarning, match=r"constant on val.*Adoration, Surprise"):
         _set_up(_config(small_config), prepared)

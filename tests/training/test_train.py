@@ -1,4 +1,4 @@
-"""Training for real, on the small embedded data set: it learns, stops, resumes and repeats itself."""
+"""Real trainings on the small synthetic demo dataset: learning, stopping, resuming, reproducibility."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_run_keeps_its_model_logs_and_checkpoints(model_folder: Path) -> None:
     assert Config.model_validate_json((run / "config.json").read_text()).model.name == "multimodal"
 
 
-def test_the_validation_score_is_that_of_the_kept_weights(model_folder: Path, prepared: PreparedSet) -> None:
+def test_the_validation_score_belongs_to_the_saved_weights(model_folder: Path, prepared: PreparedSet) -> None:
     """What model.json says of validation equals a fresh evaluation of the saved folder."""
     from reactometer.evaluation.evaluate import evaluate
 
@@ -115,7 +115,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     assert encoder.pretrained
 
 
-def test_a_run_is_never_written_over_unasked(
+def test_a_run_is_overwritten_only_on_request(
     small_config: Config, model_folder: Path, tmp_path: Path
 ) -> None:
     config = _with(small_config, model_folder.parent)
