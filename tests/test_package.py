@@ -17,6 +17,7 @@ def test_public_names() -> None:
         "Config",
         "ReactometerError",
         "compare",
+        "crossval",
         "demo",
         "ensemble",
         "evaluate",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reactometer.inference.checkpoint import load_model as load_model
     from reactometer.inference.predictor import predict as predict
     from reactometer.training.compare import compare as compare
+    from reactometer.training.crossval import crossval as crossval
     from reactometer.training.train import ensemble as ensemble
     from reactometer.training.train import train as train
 
@@ -34,6 +35,7 @@ _MODULES = {
     "prepare": "data.prepare",
     "train": "training.train",
     "compare": "training.compare",
+    "crossval": "training.crossval",
     "ensemble": "training.train",
     "submission": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",

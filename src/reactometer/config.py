@@ -56,6 +56,8 @@ class DataConfig(_Section):
     """Number of person-disjoint folds of train and val for cross-validation; 0: keep the splits."""
     fold: Annotated[int, Field(ge=0)] = 0
     """Index of the fold to validate on, from 0."""
+    nested: bool = False
+    """Hold out the fold as test, and choose the epoch on the next folds (nested cross-validation)."""
     allow_leak: bool = False
     """Train even if splits share people or stimuli."""
 

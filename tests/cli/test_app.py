@@ -53,10 +53,13 @@ def test_the_main_job_from_a_data_set_to_predictions(
     assert f"test: {metrics['n_clips']} clips" in printed
     assert "(95% interval): 2000 resamples by person" in printed
     assert "slope: of target on prediction" in printed
-    status, printed, _ = run(
-        "evaluate", "--model", out / "model", cache, "--split", "all", "--groups", "country, age"
-    )
+    everything = ["evaluate", "--model", out / "model", cache, "--split", "all", "--groups", "country, age"]
+    status, _, errors = run(*everything)
+    assert status == 2
+    assert "the model was trained on these clips (got 10 of 24 clips" in errors
+    status, printed, _ = run(*everything, "--in-sample")
     assert status == 0
+    assert "all: 24 clips, in-sample" in printed
     assert "South Africa" in printed
     assert re.search(r"age \d+-\d+ ", printed)
     assert "0 differences tested, 0 significant" in printed

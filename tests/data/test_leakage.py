@@ -13,6 +13,7 @@ from reactometer.errors import DataError
 from reactometer.types import Clip
 
 SPLITS = ("train", "val", "test")
+FOLDED = ("train", "val")
 
 
 def _clips(vectors: np.ndarray, splits: np.ndarray | list[str]) -> list[Clip]:
@@ -43,22 +44,27 @@ def test_people_and_stimuli_in_two_splits_are_named_with_their_size() -> None:
 def test_training_stops_at_a_leak_unless_leaks_are_allowed() -> None:
     clips = [Clip(f"{row}", Path("a"), split=SPLITS[row % 2], person=f"p{row % 5}") for row in range(20)]
     with pytest.raises(DataError, match=r"person: 5 in train and val.*reactometer split.*--allow"):
-        check_leaks(clips, clips, origin="set", allowed=False)
+        check_leaks(clips, origin="set", allowed=False)
     with pytest.warns(UserWarning, match="person: 5 in train and val"):
-        check_leaks(clips, clips, origin="set", allowed=True)
+        check_leaks(clips, origin="set", allowed=True)
     folded = [replace(clip, split=SPLITS[int(str(clip.person)[1:]) % 2]) for clip in clips]
-    check_leaks(clips, folded, origin="set", allowed=False)  # folds deal train and val anew
+    check_leaks(folded, folded=FOLDED, origin="set", allowed=False)
+
+
+def test_clips_of_one_person_are_no_leak_and_warned_of() -> None:
+    clips = [Clip(f"{row}", Path("a"), split=SPLITS[row % 3], person="anna") for row in range(9)]
+    with pytest.warns(UserWarning, match="all clips are of one person"):
+        check_leaks(clips, origin="set", allowed=False)
+    assert len(find_shared(clips, "person")) == 3
 
 
 def test_stimuli_that_folds_share_cause_a_warning() -> None:
     clips = [Clip(f"{row}", Path("a"), split="train", person=f"p{row}", stimulus="s") for row in range(6)]
     folded = [replace(clip, split=SPLITS[row % 2]) for row, clip in enumerate(clips)]
     with pytest.warns(UserWarning, match="stimulus: 1 in train and val"):
-        check_leaks(clips, folded, origin="set", allowed=False)
+        check_leaks(folded, folded=FOLDED, origin="set", allowed=False)
     with pytest.raises(DataError, match="stimulus: 1 in train and test"):
-        check_leaks(
-            [*clips, replace(clips[0], split="test")], [*folded, clips[0]], origin="set", allowed=False
-        )
+        check_leaks([*folded, replace(clips[0], split="test")], folded=FOLDED, origin="set", allowed=False)
 
 
 def _like_hume(n_clips: int, n_stimuli: int, n_labels: int = 7) -> np.ndarray:

@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 from reactometer.data.datasets import read_dataset
-from reactometer.data.leakage import find_shared
-from reactometer.data.splits import assign_folds, assign_splits, find_components, split
+from reactometer.data.leakage import find_mixed_splits, find_shared
+from reactometer.data.splits import (
+    assign_folds,
+    assign_splits,
+    choose_fold_unit,
+    find_components,
+    split,
+    with_splits,
+)
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.types import Clip
 
@@ -63,6 +70,46 @@ def test_each_clip_and_each_person_is_in_val_of_one_fold(n_folds: int) -> None:
     assert max(n_val) - min(n_val) <= 1  # people of one clip each come last and even it out
     assert assign_folds(clips, n_folds, 0) == folds[0]
     assert assign_folds(clips, n_folds, 0, seed=1) != folds[0]
+
+
+@pytest.mark.parametrize("n_folds", [3, 5, 13])
+def test_nested_folds_hold_each_person_out_once(n_folds: int) -> None:
+    clips = [replace(clip, labels=(0.5,)) for clip in _people(13)[:-5]]
+    tested = dict[str, int]()
+    for number in range(n_folds):
+        folded = assign_folds(clips, n_folds, number, nested=True)
+        people = {
+            name: {clip.person for clip in folded if clip.split == name} for name in ("train", "val", "test")
+        }
+        assert all(people.values())
+        assert sum(map(len, people.values())) == 13  # each person is in one split
+        assert n_folds == 3 or sum(clip.split == "val" for clip in folded) >= 0.15 * len(clips)
+        for person in people["test"]:
+            assert tested.setdefault(str(person), number) == number
+    assert len(tested) == 13
+    unlabelled = Clip("unlabelled", Path("a"), split="test", person="someone")
+    assert assign_folds([*clips, unlabelled], 3, 0, nested=True)[-1] == unlabelled
+
+
+def test_folds_are_by_stimulus_or_clip_where_people_tell_no_folds_apart() -> None:
+    clips = [Clip(f"{row}", Path("a"), split="train", person="anna", labels=(0.5,)) for row in range(12)]
+    assert choose_fold_unit(clips, 3) == "clip"
+    assert [clip.split for clip in assign_folds(clips, 3, 0)].count("val") == 4
+    filmed = [replace(clip, person=None, stimulus=f"film {row % 4}") for row, clip in enumerate(clips)]
+    assert (choose_fold_unit(filmed, 4), choose_fold_unit(filmed, 5)) == ("stimulus", "clip")
+    held_out = {clip.stimulus for clip in assign_folds(filmed, 4, 1) if clip.split == "val"}
+    assert len(held_out) == 1
+
+
+def test_a_table_of_one_person_is_split_by_clip_with_a_warning() -> None:
+    clips = [Clip(f"{row}", Path("a"), person="anna") for row in range(52)]
+    with pytest.warns(UserWarning, match=r"one person.*by clip.*crossval"):
+        split_clips = with_splits(clips)
+    assert [sum(clip.split == name for clip in split_clips) for name in ("train", "val", "test")] == [
+        36,
+        8,
+        8,
+    ]
 
 
 def test_clips_without_a_split_are_unchanged() -> None:
@@ -145,6 +192,48 @@ def test_splits_disjoint_in_a_single_key(tmp_path: Path) -> None:
     assert by_stimulus.n_clips == {"train": 420, "val": 180, "test": 0}
     by_labels = split(data, tmp_path / "labels.csv", disjoint=["labels"], labels=LABELS)
     assert by_labels.n_components > 590
+
+
+@pytest.mark.parametrize("scale", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_new_splits_of_unknown_people_keep_the_existing_splits(tmp_path: Path, scale: float) -> None:
+    """Simulate Hume-Reaction's published sizes: 2,222 people, each in one official split; 927 stimuli."""
+    generator = np.random.default_rng(0)
+    stimuli = generator.uniform(size=(round(927 * scale), 3)).round(4)
+    person_of = dict[str, int]()
+    rows = []
+    n_people = round(2222 * scale)
+    for name, n_clips in (("train", 15_806), ("val", 4_657), ("test", 4_604)):
+        size, n_new = round(n_clips * scale), round(n_people * n_clips / 25_067)
+        for person in len(set(person_of.values())) + generator.integers(n_new, size=size):
+            path = f"{len(person_of)}.mp4"
+            person_of[path] = int(person)
+            values = ["", "", ""] if name == "test" else stimuli[generator.integers(len(stimuli))].tolist()
+            rows.append([path, name, *values])
+    data = tmp_path / "hume.csv"
+    lines = [",".join(map(str, row)) for row in [["path", "split", *LABELS], *rows]]
+    data.write_text("\n".join(lines), encoding="utf-8")
+
+    def shared_people(table: Path) -> float:  # share of the test people in train
+        people = {name: set[int]() for name in ("train", "val", "test")}
+        for clip in read_dataset(table, LABELS).clips:
+            people[str(clip.split)].add(person_of[clip.path.name])
+        return len(people["test"] & people["train"]) / len(people["test"])
+
+    with pytest.warns(UserWarning, match=r"people are unknown.*--within-split"):
+        mixed = split(data, tmp_path / "mixed.csv", disjoint=["labels"], labels=LABELS)
+    kept = split(data, tmp_path / "kept.csv", labels=LABELS)
+    shares = [f"{shared_people(table.path):.1%}" for table in (mixed, kept)]
+    print(f"people of test in train: {shares[0]}, within splits {shares[1]}")
+    print(f"{mixed.n_clips}, within splits {kept.n_clips}, {kept.n_dropped} clips dropped")
+    assert shared_people(mixed.path) > 0.99
+    assert shared_people(kept.path) == 0.0
+    assert kept.sources == {"train": "train", "val": "val", "test": "val"}
+    assert kept.n_clips["test"] == pytest.approx(0.15 * 4_657 * scale, rel=0.25)
+    clips = read_dataset(kept.path, LABELS).clips
+    assert len({(clip.labels, clip.split) for clip in clips}) == len({clip.labels for clip in clips})
+    assert find_mixed_splits(clips) == []
+    leaks = find_mixed_splits(read_dataset(mixed.path, LABELS).clips)
+    assert [(leak.splits, leak.n_shared) for leak in leaks] == [(("train", "val"), 2), (("train", "test"), 2)]
 
 
 def test_components_are_joined_through_other_clips() -> None:

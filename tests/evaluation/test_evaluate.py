@@ -111,7 +111,7 @@ def test_a_split_without_labels_is_predicted_and_val_is_the_default(
     table.to_csv(data / "data_info.csv", index=False)
     evaluation = evaluate(model_folder, data, progress=False)
     assert evaluation.split == "val"
-    everything = evaluate(model_folder, data, split="all", progress=False)
+    everything = evaluate(model_folder, data, split="all", in_sample=True, progress=False)
     assert len(everything.predictions) == len(table) == 12
     assert everything.metrics.n_clips == 8
     assert everything.n_without_labels == 4

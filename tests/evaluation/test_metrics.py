@@ -290,7 +290,7 @@ def test_an_evaluation_scores_all_clips_at_once(
 
     monkeypatch.setattr(Networks, "score", answer)
     monkeypatch.setattr(scoring, "BATCH_SIZE", batch_size)
-    evaluation = evaluate(model_folder, prepared.folder, split="all", progress=False)
+    evaluation = evaluate(model_folder, prepared.folder, split="all", in_sample=True, progress=False)
     assert sizes == [batch_size] * (40 // batch_size) + [40 % batch_size]
     guess = evaluation.predictions[list(prepared.labels)].to_numpy()
     assert max(r for r in _pearson(truth[:batch_size], guess[:batch_size]) if r is not None) < -0.99

@@ -13,7 +13,7 @@ from scipy import stats
 from reactometer.errors import DataError, ScoreError
 from reactometer.evaluation.bootstrap import Resampling
 from reactometer.evaluation.metrics import Array, ccc
-from reactometer.evaluation.paired_test import compare_paired, compare_predictions
+from reactometer.evaluation.paired_test import compare_paired, compare_predictions, correct_holm
 
 
 def _models(seed: int, clips: int, labels: int = 3, better: float = 0.0) -> tuple[Array, Array, Array]:
@@ -223,3 +223,19 @@ def test_clips_without_labels_cannot_be_compared(tmp_path: Path) -> None:
     pd.read_csv(labels).assign(Joy="", Fear="").to_csv(labels, index=False)
     with pytest.raises(ScoreError, match="too few clips"):
         compare_predictions(first, second, labels)
+
+
+def test_p_of_single_emotions_are_corrected_for_their_number() -> None:
+    """Values of R's ``p.adjust(p, "holm")``."""
+    np.testing.assert_allclose(correct_holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(correct_holm(np.array([0.9, 0.6])), [1.0, 1.0])
+    generator = np.random.default_rng(0)
+    targets, *predictions = generator.normal(size=(3, 60, 6))
+    paired = compare_paired(targets, *predictions, list("abcdef"), Resampling(n_resamples=200))
+    by_label = paired.differences[3:]
+    np.testing.assert_allclose(
+        [item.corrected_p for item in by_label], correct_holm(np.array([item.p for item in by_label]))
+    )
+    assert [item.corrected_p for item in paired.differences[:3]] == [
+        item.p for item in paired.differences[:3]
+    ]

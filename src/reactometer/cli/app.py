@@ -28,7 +28,7 @@ app = typer.Typer(
 for group in (  # in the order of the help text
     (predict.predict, predict.explain, serve.live, serve.serve),
     (data.prepare, data.audit, data.split, data.ratings),
-    (train.train, train.compare, train.ensemble),
+    (train.train, train.crossval, train.compare, train.ensemble),
     (
         evaluate.evaluate,
         evaluate.calibrate,
@@ -79,8 +79,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             messages.print(
-                "stopped. hint: run it again; prepare, compare, train --resume and predict --out FOLDER "
-                "resume"
+                "stopped. hint: run it again; prepare, crossval, compare, train --resume and "
+                "predict --out FOLDER resume"
             )
         raise
 

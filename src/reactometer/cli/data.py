@@ -60,17 +60,27 @@ def split(
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="Write the split dataset to this CSV file.")],
     disjoint: Annotated[
-        str, typer.Option(help="Attributes that splits do not share: person, stimulus, labels.")
-    ] = "person,stimulus",
+        str | None,
+        typer.Option(
+            help="Attributes that splits do not share: person, stimulus, labels; default: person,stimulus, "
+            "or only the stimulus (or labels) within existing splits if people are unknown."
+        ),
+    ] = None,
+    within_split: Annotated[
+        bool, typer.Option("--within-split", help="Keep each clip in its existing split, or drop it.")
+    ] = False,
     val: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of clips in val.")] = 0.15,
     test: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of clips in test.")] = 0.15,
     labels: LabelsOption = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
 ) -> None:
-    """Split a dataset without leaks. Each person and stimulus is in one split; labels are similar in all."""
+    """Split a dataset anew. Each person and stimulus is in one split; labels are similar in all."""
     from reactometer.data.splits import split as run
 
-    result = run(data, out, disjoint=split_names(disjoint), val=val, test=test, labels=labels, seed=seed)
+    keys = None if disjoint is None else split_names(disjoint)
+    result = run(
+        data, out, disjoint=keys, within_split=within_split, val=val, test=test, labels=labels, seed=seed
+    )
     render_evaluation.print_split(result)
 
 

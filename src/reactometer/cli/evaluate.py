@@ -14,6 +14,7 @@ from reactometer.cli.options import (
     DataArgument,
     DeviceOption,
     GroupsOption,
+    InSampleOption,
     ModelOption,
     SplitOption,
     split_names,
@@ -31,6 +32,7 @@ def evaluate(
         int, typer.Option(min=0, help="Number of resamples for intervals; 0: no intervals.")
     ] = 2000,
     groups: GroupsOption = None,
+    in_sample: InSampleOption = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for predictions.csv, metrics.json and plots.")
     ] = None,
@@ -44,7 +46,15 @@ def evaluate(
     render.print_device(loaded)
     columns = split_names(groups)
     evaluation = run(
-        loaded, data, split=split, without=without, by=by, n_resamples=resamples, groups=columns, out=out
+        loaded,
+        data,
+        split=split,
+        without=without,
+        by=by,
+        n_resamples=resamples,
+        groups=columns,
+        in_sample=in_sample,
+        out=out,
     )
     render_evaluation.print_evaluation(evaluation)
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
@@ -77,6 +87,7 @@ def report(
     split: SplitOption = None,
     by: ByOption = None,
     groups: GroupsOption = None,
+    in_sample: InSampleOption = False,
     degradation: Annotated[bool, typer.Option(help="Also score degraded clips; 20 times slower.")] = True,
     device: DeviceOption = "auto",
 ) -> None:
@@ -87,7 +98,17 @@ def report(
     from reactometer.io import write_atomic
 
     columns = split_names(groups)
-    page = run(model, data, out, split=split, by=by, groups=columns, degradation=degradation, device=device)
+    page = run(
+        model,
+        data,
+        out,
+        split=split,
+        by=by,
+        groups=columns,
+        in_sample=in_sample,
+        degradation=degradation,
+        device=device,
+    )
     scores = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     card = write_atomic(out / "card.md", model_card(load_model(model, "cpu"), model.resolve().name, scores))
     render.print_written([page, card])

@@ -25,7 +25,10 @@ StarterOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, coreml, openvino …")]
 SplitOption = Annotated[
-    str | None, typer.Option(help="Split to score: train, val, test or all; default: test, else val.")
+    str | None,
+    typer.Option(
+        help="Split to score: train, val, test, all or out-of-fold (fold ensembles); default: test, else val."
+    ),
 ]
 ByOption = Annotated[
     str | None, typer.Option(help="Resampling unit: person, stimulus or clip; default: person if known.")
@@ -34,6 +37,10 @@ LabelsOption = Annotated[str | None, typer.Option(help="Label set, or label colu
 GroupsOption = Annotated[
     str | None,
     typer.Option(metavar="COLUMNS", help="Also score groups by these columns, such as age,country."),
+]
+InSampleOption = Annotated[
+    bool,
+    typer.Option("--in-sample", help="Score clips that the model was trained on, too; all outputs say so."),
 ]
 SetOption = Annotated[
     list[str] | None,

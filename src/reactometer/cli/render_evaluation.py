@@ -44,11 +44,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
         rows.append([label, *map(with_interval, scores, bounds), f"{slope.value:.2f}" if slope else ""])
     bounds = [intervals.mean[kind] if intervals else None for kind in METRIC_NAMES]
     rows.append(["mean", *map(with_interval, metrics.means.values(), bounds)])
-    print_table(
-        ("emotion", *METRIC_NAMES.values(), "slope"),
-        rows,
-        title=f"{evaluation.split}: {metrics.n_clips} clips",
-    )
+    title = f"{evaluation.split}: {metrics.n_clips} clips"
+    label = evaluation.overlap.label.replace(evaluation.split, "")
+    header = ("emotion", *METRIC_NAMES.values(), "slope")
+    print_table(header, rows, title=f"{title}, {label}" if label else title)
+    if evaluation.overlap.note:
+        results.print(evaluation.overlap.note, style="red" if evaluation.overlap.n_train else None)
     if intervals:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
         few = ": too few, so the intervals are too narrow" if intervals.n_units <= MAX_FEW_UNITS else ""
@@ -167,14 +168,14 @@ def print_paired(paired: Paired, first: str, second: str) -> None:
             f"{item.second:.4f}",
             f"{item.interval.value:+.4f}",
             f"{item.interval.low:+.4f} to {item.interval.high:+.4f}",
-            f"{item.p:.4f}",
+            f"{item.corrected_p:.4f}",
         )
         for item in paired.differences
     ]
     print_table(("score", "A", "B", "A - B", "95% interval", "p"), rows)
     results.print(
         f"{paired.n_clips} clips; {paired.n_resamples} resamples and permutations by {paired.unit} "
-        f"({paired.n_units} of them); p of single emotions are not corrected for their number"
+        f"({paired.n_units} of them); p of single emotions are corrected for their number (Holm)"
     )
     better = {"first": "A is better", "second": "B is better", None: "no significant difference"}
     results.print(f"{better[paired.differences[0].better]} in mean Pearson")
@@ -231,7 +232,14 @@ def print_split(result: CleanSplit) -> None:
         for name, item in result.means.items()
     ]
     print_table(("split", "clips", *result.labels), rows)
-    results.print(f"mean labels; {result.n_components} groups of clips that stay together")
+    keys = " and ".join(result.disjoint)
+    results.print(f"mean labels; {result.n_components} groups of clips that share no {keys} with each other")
+    if result.sources:
+        sources = ", ".join(
+            f"{name} from {source}" for name, source in result.sources.items() if result.n_clips[name]
+        )
+        results.print(f"within the existing splits, as people are unknown or by --within-split: {sources}")
+        results.print(f"{result.n_dropped} clips dropped: their {keys} is held out in another split")
     if result.n_left_out:
         results.print(f"{result.n_left_out} clips left out: without labels, or unusable")
     results.print(f"manifest: {result.path}")

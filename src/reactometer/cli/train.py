@@ -1,4 +1,4 @@
-"""The commands train, compare, ensemble and demo."""
+"""The commands train, compare, crossval, ensemble and demo."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Annotated
 import typer
 
 from reactometer.cli import render, render_evaluation
-from reactometer.cli.options import SetOption
+from reactometer.cli.options import ByOption, GroupsOption, SetOption, split_names
+from reactometer.cli.render import results
 from reactometer.errors import require
+from reactometer.terminal import OK, SOME_FAILED
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="TOML file, or a packaged configuration: resnet50.")
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Override a configuration key: data.path=FOLDER."),
+]
 
 
 def train(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="TOML file, or a packaged configuration: resnet50.")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Override a configuration key: data.path=FOLDER."),
-    ] = None,
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an earlier run in the output folder.")
@@ -51,6 +56,32 @@ def compare(
     from reactometer.training.compare import compare as run
 
     render.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
+
+
+def crossval(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for predictions.csv, metrics.json, plots and models.")
+    ] = Path("crossval"),
+    folds: Annotated[int, typer.Option(min=3, help="Number of folds.")] = 5,
+    leave_one_person_out: Annotated[
+        bool, typer.Option("--leave-one-person-out", help="Make one fold per person instead.")
+    ] = False,
+    by: ByOption = None,
+    groups: GroupsOption = None,
+) -> None:
+    """Train one model per fold. Score each clip by the model that held it out. The same command resumes."""
+    from reactometer.training.crossval import crossval as run
+
+    columns = split_names(groups)
+    overrides = overrides or []
+    evaluation = run(
+        config, out, overrides, folds=folds, leave_one_person_out=leave_one_person_out, by=by, groups=columns
+    )
+    render_evaluation.print_evaluation(evaluation)
+    results.print(f"ensemble of all folds: {out / 'model'}")
+    raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
 
 def ensemble(

@@ -19,10 +19,13 @@ from reactometer.media.audio import is_audible
 from reactometer.paths import cache_folder
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 """Version of the cache's files; a cache of another version is stale."""
 
 INDEX_FILE = "cache.json"
+
+KEY_DIGITS = 12
+"""Hexadecimal digits of a clip's key: among 20,000 clips two equal keys have a probability of 1e-6."""
 
 FEATURES = "features"
 """Folder of the features, beside the prepared clips."""
@@ -39,6 +42,12 @@ class PreparedRow:
     n_faces: int = 0
     n_unreadable: int = 0
     has_sound: bool = False  # at least one part is audible
+    sha256: str = ""  # of the media file, or of the features
+
+    @property
+    def key(self) -> str:
+        """Short hash of the clip's content, by which checkpoints list training clips; "" if unreadable."""
+        return self.sha256[:KEY_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class PreparedSet:
     feature_sizes: Mapping[str, int] | None = (
         None  # by modality, if the dataset has features instead of media
     )
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
+    is_folded: bool = False  # the splits are folds, see data.splits.assign_folds
 
     @property
     def failed(self) -> tuple[PreparedRow, ...]:
@@ -101,7 +111,7 @@ def write_index(prepared: PreparedSet) -> None:
     write_atomic(prepared.folder / INDEX_FILE, TypeAdapter(PreparedSet).dump_json(index, indent=1))
 
 
-def write_clip(file: Path, clip: PreparedClip) -> dict[str, Any]:
+def write_clip(file: Path, clip: PreparedClip, media_sha256: str = "") -> dict[str, Any]:
     """Write a prepared clip atomically, with its counts: the other fields of its :class:`PreparedRow`; return
     them."""
     states = [sample.state for sample in clip.samples]
@@ -111,6 +121,7 @@ def write_clip(file: Path, clip: PreparedClip) -> dict[str, Any]:
         "n_faces": states.count(FrameState.FACE),
         "n_unreadable": states.count(FrameState.UNREADABLE),
         "has_sound": is_audible(clip.waveform),
+        "sha256": media_sha256,
     }
     with atomic_file(file) as partial, partial.open("wb") as stream:
         np.savez(stream, **{**_pack(clip), "counts": np.array(json.dumps(counts))})  # type: ignore[arg-type]

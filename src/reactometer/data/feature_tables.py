@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -133,11 +134,17 @@ def _read_clips(
             n_faces=counts["face"],
             n_unreadable=len(row_indices) * len(columns) - sum(counts.values()),
             has_sound=counts["voice"] > 0,
+            sha256=_hash(clip_steps) if any(counts.values()) else "",
         )
         rows.append(PreparedRow(clip) if clip.problem else row)
         steps[clip.clip_id] = clip_steps
     clips = with_splits([row.clip for row in rows])
     return [replace(row, clip=clip) for row, clip in zip(rows, clips, strict=True)], steps
+
+
+def _hash(steps: Steps) -> str:
+    """Return the SHA-256 of a clip's features."""
+    return sha256(b"".join(array.tobytes() for pair in steps.values() for array in pair)).hexdigest()
 
 
 def _read_table(path: Path) -> pd.DataFrame:

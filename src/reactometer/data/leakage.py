@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from reactometer.data.splits import SPLITS
+from reactometer.data.cache import PreparedRow
+from reactometer.data.splits import OFFICIAL_SPLIT, SPLITS
 from reactometer.errors import DataError
-from reactometer.io import sha256_of
 from reactometer.terminal import is_first_process
 from reactometer.types import Clip
 
@@ -57,18 +56,21 @@ def find_shared(clips: Sequence[Clip], key: str) -> list[Leak]:
     return _find_leaks(key, clips, [getattr(clip, key) for clip in clips])
 
 
-def find_same_files(clips: Sequence[Clip]) -> list[Leak]:
-    """Find media files that are equal by SHA-256 in more than one split; only files of equal size are read.
+def find_mixed_splits(clips: Sequence[Clip]) -> list[Leak]:
+    """Find official splits of unknown people in train and in val or test, after a dataset was split anew."""
+    names = [None if clip.person else clip.attributes.get(OFFICIAL_SPLIT) for clip in clips]
+    leaks = _find_leaks("official split, whose people may be in both", clips, names)
+    return [leak for leak in leaks if leak.splits[0] == "train"]
+
+
+def find_same_files(rows: Sequence[PreparedRow]) -> list[Leak]:
+    """Find media files, or features, that are equal by SHA-256 in more than one split.
 
     A file is named by the first clip that has it.
     """
-    sizes = [clip.path.stat().st_size if clip.path.is_file() else None for clip in clips]
-    counts = Counter(sizes)
+    clips = [row.clip for row in rows]
     first_clip = dict[str, str]()
-    names = list[str | None]()
-    for clip, size in zip(clips, sizes, strict=True):
-        is_single = size is None or counts[size] == 1
-        names.append(None if is_single else first_clip.setdefault(sha256_of(clip.path), clip.clip_id))
+    names = [first_clip.setdefault(row.sha256, row.clip.clip_id) if row.sha256 else None for row in rows]
     return _find_leaks("file", clips, names)
 
 
@@ -90,36 +92,37 @@ def _find_leaks(leak_type: str, clips: Sequence[Clip], names: Sequence[str | Non
     return leaks
 
 
-def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, allowed: bool) -> None:
+def check_leaks(clips: Sequence[Clip], *, folded: Sequence[str] = (), origin: str, allowed: bool) -> None:
     """Raise if splits share people or stimuli; warn instead if leaks are allowed.
 
+    If all clips are of one person, the splits must share the person, which is no error.
+
     Args:
-        clips: the unchanged dataset.
-        folded: the dataset with train and val in folds, or ``clips`` themselves. Folds share no person;
-            stimuli that they share cause a warning.
+        clips: the dataset.
+        folded: splits that are folds of the dataset. Stimuli that they share cause a warning.
         origin: the dataset, for the message.
         allowed: ``data.allow_leak``.
 
     Raises:
         DataError: the splits share people or stimuli.
     """
-    merged = clips
-    if folded is not clips:
-        merged = [replace(clip, split="train") if clip.split == "val" else clip for clip in clips]
-    leaks = [*find_shared(merged, "person"), *find_shared(merged, "stimulus")]
-    if leaks and not allowed:
+    has_people = len({clip.person for clip in clips}) > 1
+    leaks = [*(find_shared(clips, "person") if has_people else ()), *find_shared(clips, "stimulus")]
+    refused = [leak for leak in leaks if not set(leak.splits) <= set(folded)]
+    if refused and not allowed:
         raise DataError(
             f"{origin}: splits share people or stimuli",
-            got="; ".join(map(str, leaks)),
+            got="; ".join(map(str, refused)),
             fix="Make a clean split with 'reactometer split', or add data.allow_leak=true (--allow-leak) to "
             "measure on "
             "people or stimuli of the training set",
         )
-    if folded is not clips:
-        leaks += find_shared(folded, "stimulus")
-    for text in dict.fromkeys(map(str, leaks)):
-        if is_first_process():
-            warnings.warn(f"{origin}: splits share {text}", stacklevel=4)
+    if not has_people and clips and clips[0].person and not folded and is_first_process():
+        warnings.warn(
+            f"{origin}: all clips are of one person, so a score is for new clips of this person", stacklevel=4
+        )
+    for leak in leaks if is_first_process() else ():
+        warnings.warn(f"{origin}: splits share {leak}", stacklevel=4)
 
 
 def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]:

@@ -244,7 +244,9 @@ def check_output_table(out: Path) -> None:
         raise OutputError(f"{out}: cannot be written", got=got, expected="a new file ending in .csv")
 
 
-def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str]) -> None:
+def write_listing(
+    out: Path, clips: Sequence[Clip], labels: Sequence[str], attributes: Sequence[str] = ()
+) -> None:
     """Write a table that :func:`read_table` reads; paths inside its folder are relative."""
 
     def relative(path: Path | None) -> str:
@@ -253,8 +255,8 @@ def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str]) -> No
 
     rows = []
     for clip in clips:
+        cells = [relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus]
         values = [f"{value:.10g}" for value in clip.labels] if clip.labels else [None] * len(labels)
-        rows.append(
-            [relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus, *values]
-        )
-    write_atomic(out, format_csv([["path", "audio", "split", "person", "stimulus", *labels], *rows]))
+        rows.append([*cells, *map(clip.attributes.get, attributes), *values])
+    header = ["path", "audio", "split", "person", "stimulus", *attributes, *labels]
+    write_atomic(out, format_csv([header, *rows]))

@@ -31,7 +31,7 @@ from reactometer.data.cache import (
 from reactometer.data.datasets import read_dataset
 from reactometer.data.splits import with_splits
 from reactometer.errors import ConfigError, MediaError, require
-from reactometer.io import PART
+from reactometer.io import PART, sha256_of
 from reactometer.machine import default_workers
 from reactometer.media.audio import read_waveform
 from reactometer.media.faces import encode_crop, load_detector
@@ -197,9 +197,18 @@ def _prepare_clip(settings: PrepareConfig, job: tuple[Clip, Path]) -> PreparedRo
             prepared = prepare_crops(clip.path, settings, clip.audio_path)
         else:
             prepared = prepare_clip(clip.path, settings, load_detector(settings.detector), clip.audio_path)
-        return PreparedRow(clip, file, **write_clip(file, prepared))
+        return PreparedRow(clip, file, **write_clip(file, prepared, _hash_media(clip.path)))
     except READ_ERRORS as error:
         return PreparedRow(replace(clip, problem=error_message(error)))
+
+
+def _hash_media(path: Path) -> str:
+    """Return the SHA-256 of a media file, or of the images in a folder of crops."""
+    if not path.is_dir():
+        return sha256_of(path)
+    return sha256(
+        "".join(sha256_of(image) for image in list_crops(path) if image.is_file()).encode()
+    ).hexdigest()
 
 
 def _crashed_row(job: tuple[Clip, Path]) -> PreparedRow:

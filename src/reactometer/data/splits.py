@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 from reactometer.data.datasets import read_dataset
 from reactometer.data.manifest import check_output_table, write_listing
 from reactometer.errors import ConfigError, DataError, require
+from reactometer.terminal import is_first_process
 from reactometer.types import Clip
 
 DEFAULT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -22,6 +24,9 @@ SPLITS = tuple(DEFAULT_SHARES)
 DISJOINT_KEYS = ("person", "stimulus", "labels")
 """Keys that splits can be disjoint in. "labels" joins clips with equal label vectors, which share a stimulus.
 """
+
+OFFICIAL_SPLIT = "official_split"
+"""Column of a new split's table with the split of each clip before."""
 
 SIZE_WEIGHT = 10.0
 """Weight of a split's size against the mean of one label."""
@@ -34,51 +39,95 @@ MIN_SIZE_RATIO = 0.5
 
 
 def with_splits(clips: Sequence[Clip]) -> tuple[Clip, ...]:
-    """Return the clips with their existing splits or, without any, with person-disjoint splits."""
-    return tuple(clips) if any(clip.split for clip in clips) else assign_splits(clips)
+    """Return the clips with their existing splits or, without any, with person-disjoint splits.
+
+    If all clips are of one person, they are split one by one, with a warning.
+    """
+    if any(clip.split for clip in clips):
+        return tuple(clips)
+    if len(clips) > 1 and len({_group(clip) for clip in clips}) == 1 and is_first_process():
+        warnings.warn(
+            f"all {len(clips)} clips are of one person, so they are split by clip: a score is for new clips "
+            "of this person. For a score over all clips: reactometer crossval CONFIG",
+            stacklevel=4,
+        )
+    return assign_splits(clips)
 
 
 def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
-    """Assign a split to every clip, the same for all clips of a person (per clip if the person is unknown).
+    """Assign a split to every clip, the same for all clips of a person.
 
-    Groups, in random order, go to the split that is furthest below its share (``DEFAULT_SHARES``).
+    If fewer than two people are known, clips are split one by one. Groups, in random order, go to the split
+    that is furthest below its share (``DEFAULT_SHARES``).
     """
-    sizes = Counter(map(_group, clips))
+    unit = "person" if len({_group(clip) for clip in clips}) > 1 else "clip"
+    sizes = Counter(_group(clip, unit) for clip in clips)
     order = np.random.default_rng(seed).permutation(sorted(sizes))
     index_of_group = _assign_greedily(sizes, order, [*DEFAULT_SHARES.values()])
-    return tuple(replace(clip, split=SPLITS[index_of_group[_group(clip)]]) for clip in clips)
+    return tuple(replace(clip, split=SPLITS[index_of_group[_group(clip, unit)]]) for clip in clips)
 
 
-def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) -> tuple[Clip, ...]:
-    """Assign train and val clips to person-disjoint folds: one fold becomes val, the others train.
+def choose_fold_unit(clips: Iterable[Clip], n_folds: int) -> str:
+    """Return the unit of folds: "person"; "stimulus" or "clip" if fewer than two people are known."""
+    clips = tuple(clips)
+    for unit in ("person", "stimulus"):
+        names = {getattr(clip, unit) for clip in clips}
+        if len(names) > 1 and (unit == "person" or len(names) >= n_folds):
+            return unit
+    return "clip"
 
-    Groups, largest first, go to the fold with the fewest clips. Test is unchanged.
+
+def assign_folds(
+    clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0, *, nested: bool = False
+) -> tuple[Clip, ...]:
+    """Assign train and val clips to folds that share no person: one fold becomes val, the others train.
+
+    Test is unchanged. ``nested`` assigns the clips of all splits that have labels: one fold becomes test, and
+    the next ones, at least 15% of the clips, become val. Groups, largest first, go to the fold with fewest
+    clips. See :func:`choose_fold_unit` for datasets without people.
 
     Raises:
         ConfigError: invalid fold, or fewer people than folds.
     """
-    if n_folds < 2 or not 0 <= fold < n_folds:
+    min_folds = 3 if nested else 2
+    if n_folds < min_folds or not 0 <= fold < n_folds:
         got = f"data.folds={n_folds}, data.fold={fold}"
-        expected = "2 folds or more, and a fold from 0 to folds - 1"
+        expected = f"{min_folds} folds or more, and a fold from 0 to folds - 1"
         raise ConfigError("invalid fold", got=got, expected=expected)
-    sizes = Counter(_group(clip) for clip in clips if clip.split in ("train", "val"))
+    in_folds = [clip for clip in clips if clip.split in folded_splits(nested) and (clip.labels or not nested)]
+    unit = choose_fold_unit(in_folds, n_folds)
+    sizes = Counter(_group(clip, unit) for clip in in_folds)
     if len(sizes) < n_folds:
+        units = "people" if unit == "person" else f"{unit}s"
         raise ConfigError(
-            "more folds than people", got=f"{n_folds} folds, {len(sizes)} people in train and val"
+            f"more folds than {units}", got=f"{n_folds} folds, {len(sizes)} {units}", fix="Use fewer folds"
         )
     names = sorted(np.random.default_rng(seed).permutation(sorted(sizes)), key=lambda name: -sizes[name])
     fold_of = _assign_greedily(sizes, names, [1.0] * n_folds)
+    split_of_fold = ["train"] * n_folds
+    split_of_fold[fold] = "test" if nested else "val"
+    if nested:
+        n_val = 0
+        index = fold
+        while n_val < DEFAULT_SHARES["val"] * len(in_folds) and split_of_fold.count("train") > 1:
+            index = (index + 1) % n_folds
+            split_of_fold[index] = "val"
+            n_val += sum(sizes[name] for name, number in fold_of.items() if number == index)
+    folded = set(map(id, in_folds))
     return tuple(
-        replace(clip, split="val" if fold_of[_group(clip)] == fold else "train")
-        if clip.split in ("train", "val")
-        else clip
+        replace(clip, split=split_of_fold[fold_of[_group(clip, unit)]]) if id(clip) in folded else clip
         for clip in clips
     )
 
 
-def _group(clip: Clip) -> str:
-    """Return the group of a clip: its person, or the clip itself if the person is unknown."""
-    return clip.person or f"clip {clip.clip_id}"
+def folded_splits(nested: bool) -> tuple[str, ...]:
+    """Return the splits that :func:`assign_folds` assigns anew."""
+    return SPLITS if nested else ("train", "val")
+
+
+def _group(clip: Clip, unit: str = "person") -> str:
+    """Return the group of a clip: its person or stimulus, or the clip itself if the unit is unknown."""
+    return (unit != "clip" and getattr(clip, unit)) or f"clip {clip.clip_id}"
 
 
 def _assign_greedily(
@@ -103,13 +152,17 @@ class CleanSplit:
     means: dict[str, tuple[float, ...]]  # by split, (L,) mean labels
     n_components: int  # groups of clips that share a key
     n_left_out: int  # clips that are unusable or without labels
+    disjoint: tuple[str, ...]  # keys that the splits do not share
+    sources: dict[str, str]  # the existing split that each split's clips come from; empty: from all
+    n_dropped: int  # clips whose group belongs to a split with another source
 
 
 def split(
     data: Path | str,
     out: Path | str,
     *,
-    disjoint: Sequence[str] = ("person", "stimulus"),
+    disjoint: Sequence[str] | None = None,
+    within_split: bool = False,
     val: float = 0.15,
     test: float = 0.15,
     labels: str | Sequence[str] | None = None,
@@ -121,11 +174,18 @@ def split(
     stay together. Components are assigned largest first, to the split that brings sizes and mean labels
     nearest to the request, and are then swapped while a swap brings them nearer.
 
+    If people are unknown, only existing splits tell whose clips are not in train. ``within_split`` keeps
+    them: the new test has the clips of the existing test (of val, if test has no labels) with the stimuli
+    held out for test. Other clips with these stimuli are dropped. Train and val are made likewise.
+
     Args:
         data: a dataset of media (not a folder made by ``prepare``).
         out: the CSV to write, for ``prepare`` and ``train``.
-        disjoint: keys that splits must not share: "person", "stimulus", "labels".
-        val, test: shares of the clips.
+        disjoint: keys that splits must not share: "person", "stimulus", "labels"; default: person and
+            stimulus or, within existing splits, the stimulus (the labels, if stimuli are unknown).
+        within_split: keep each clip in its existing split, or drop it. Also the default if ``disjoint`` is
+            ``None``, people are unknown and there are splits.
+        val, test: shares of the clips, before any are dropped.
         labels: a label set's name or label columns; ``None`` finds them.
         seed: random seed of the order of components of equal size, and of the swaps.
 
@@ -138,15 +198,25 @@ def split(
     require("scipy", extra="evaluate")
     out = Path(out)
     shares = np.array([1.0 - val - test, val, test])
-    if not disjoint or set(disjoint) - set(DISJOINT_KEYS) or shares.min() < 0 or shares[0] <= 0:
+    if set(disjoint or ()) - set(DISJOINT_KEYS) or disjoint == [] or shares.min() < 0 or shares[0] <= 0:
         raise ConfigError(
             "invalid split",
-            got=f"disjoint in {', '.join(disjoint) or 'nothing'}; val {val:g}, test {test:g}",
+            got=f"disjoint in {', '.join(disjoint or ()) or 'nothing'}; val {val:g}, test {test:g}",
             expected=f"one or more of {', '.join(DISJOINT_KEYS)}; shares from 0 that leave some for train",
         )
     check_output_table(out)
     manifest = read_dataset(data, labels)
     clips = [clip for clip in manifest.clips if clip.labels and not clip.problem]
+    has_people = all(clip.person for clip in clips)
+    has_splits = any(clip.split for clip in clips)
+    if disjoint is None:
+        within_split = within_split or (has_splits and not has_people)
+        stimulus = "stimulus" if all(clip.stimulus for clip in clips) else "labels"
+        disjoint = (stimulus,) if within_split else ("person", "stimulus")
+    elif has_splits and not has_people and not within_split:
+        warnings.warn(
+            "people are unknown, so the new splits may share them. hint: add --within-split", stacklevel=3
+        )
     component = find_components(clips, disjoint)  # (clips,)
     values = np.array([clip.labels for clip in clips])  # (clips, L)
     splits = _assign_components(component, values, shares, seed)[component]  # (clips,) of SPLITS
@@ -159,20 +229,47 @@ def split(
             expected=", ".join(f"{name} {share:.0%}" for name, share in zip(SPLITS, shares, strict=True)),
             fix="Ask for fewer keys with --disjoint, or for other shares with --val and --test",
         )
-    assigned = [replace(clip, split=SPLITS[index]) for clip, index in zip(clips, splits, strict=True)]
-    write_listing(out, assigned, manifest.labels)
+    sources = _find_sources(clips, shares) if within_split else {}
+    pairs = zip(clips, splits, strict=True)
+    in_source = np.array([sources.get(SPLITS[index], clip.split) == clip.split for clip, index in pairs])
+    assigned = [
+        replace(clip, split=SPLITS[index], attributes={OFFICIAL_SPLIT: clip.split} if clip.split else {})
+        for clip, index, in_place in zip(clips, splits, in_source, strict=True)
+        if in_place
+    ]
+    write_listing(out, assigned, manifest.labels, [OFFICIAL_SPLIT] if has_splits else ())
+    counts = np.bincount(splits[in_source], minlength=len(SPLITS))
     return CleanSplit(
         path=out,
         labels=manifest.labels,
         n_clips=dict(zip(SPLITS, counts.tolist(), strict=True)),
         means={
-            name: tuple(values[splits == i].mean(axis=0).tolist())
+            name: tuple(values[in_source & (splits == i)].mean(axis=0).tolist())
             for i, name in enumerate(SPLITS)
             if counts[i]
         },
         n_components=int(component.max()) + 1,
         n_left_out=len(manifest.clips) - len(clips),
+        disjoint=tuple(disjoint),
+        sources=sources,
+        n_dropped=int((~in_source).sum()),
     )
+
+
+def _find_sources(clips: Sequence[Clip], shares: np.ndarray) -> dict[str, str]:
+    """Return the existing split of each new split's clips: its own, or val for a test without labels."""
+    existing = {clip.split for clip in clips}
+    sources = {name: name for name in SPLITS} | ({} if "test" in existing else {"test": "val"})
+    if missing := [
+        name for name, share in zip(SPLITS, shares, strict=True) if share and sources[name] not in existing
+    ]:
+        raise DataError(
+            f"no clips for the new split '{missing[0]}'",
+            got=f"clips with labels in {', '.join(sorted(filter(None, existing))) or 'no split'}",
+            expected=f"clips with labels in the existing split '{sources[missing[0]]}'",
+            fix="Split without --within-split, or set the share of the new split to 0",
+        )
+    return sources
 
 
 def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarray:

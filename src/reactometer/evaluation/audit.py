@@ -10,7 +10,14 @@ import numpy as np
 
 from reactometer.config import DataConfig, PrepareConfig
 from reactometer.data.cache import PreparedSet
-from reactometer.data.leakage import LabelVectors, Leak, find_label_vectors, find_same_files, find_shared
+from reactometer.data.leakage import (
+    LabelVectors,
+    Leak,
+    find_label_vectors,
+    find_mixed_splits,
+    find_same_files,
+    find_shared,
+)
 from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import labelled_train_rows, predict_from_length
@@ -78,9 +85,10 @@ def audit(
         splits={split: _summarise(prepared, split) for split in SPLITS if prepared.split(split)},
         leaks=(
             *find_shared(clips, "person"),
+            *find_mixed_splits(clips),
             *find_shared(clips, "stimulus"),
             *label_leaks,
-            *(find_same_files(clips) if prepared.feature_sizes is None else ()),
+            *find_same_files(prepared.rows),
         ),
         label_vectors=label_vectors,
         length_baseline=length_interval,
@@ -140,8 +148,6 @@ def _list_limitations(prepared: PreparedSet) -> tuple[str, ...]:
         n_unknown = sum(getattr(row.clip, field) is None for row in prepared.rows)
         if n_unknown:
             messages.append(f"{field} unknown for {n_unknown} of {n_clips} clips: splits may share them")
-    if prepared.feature_sizes is not None:
-        messages.append("feature tables instead of media: there are no files to compare")
     if n_failed := sum(row.file is None for row in prepared.rows):
         messages.append(f"{n_failed} clips could not be read")
     if n_withheld := sum(row.clip.labels is None for row in prepared.rows):

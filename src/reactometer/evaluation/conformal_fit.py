@@ -13,6 +13,7 @@ import numpy as np
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.evaluate import choose_split, open_for_model
+from reactometer.evaluation.overlap import check_held_out
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.conformal import (
     Array,
@@ -83,7 +84,7 @@ def calibrate(
         )
     loaded = load_model(folder, device)
     prepared = open_for_model(loaded, data, progress=progress)
-    _refuse_training_clips(loaded, prepared, choose_split(prepared, split))
+    check_held_out(loaded, prepared.split(choose_split(prepared, split)))
     fitted = fit_uncertainty(loaded, prepared, split, coverage, recalibrate, progress=progress)
     fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
     if out is None:
@@ -187,14 +188,11 @@ def _fit_references(
     loaded: LoadedModel, prepared: PreparedSet, progress: bool
 ) -> tuple[dict[str, tuple[TrainingDensity, ...]], float]:
     """Fit the density of the train clips by modality and member; return the length of the shortest, too."""
+    if not loaded.is_frozen:  # frozen encoders need no limit: their features are cached
+        train = [row for row in prepared.split("train") if row.file]
+        prepared = replace(prepared, rows=tuple(train[:: len(train) // MAX_REFERENCE_CLIPS + 1]))
     train = [row for row in prepared.split("train") if row.file]
-    if not loaded.is_frozen:  # the features of frozen encoders are cached
-        train = train[:: len(train) // MAX_REFERENCE_CLIPS + 1]
-    scores = (
-        score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0]
-        if train
-        else []
-    )
+    scores = score_split(loaded, prepared, "train", progress=progress)[0] if train else []
     references = {}
     for name in MODALITIES:
         values = [
@@ -255,20 +253,3 @@ def _ood_thresholds(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, f
             rank = min(math.ceil((len(values) + 1) * IN_DISTRIBUTION_SHARE), len(values))
             thresholds[name] = float(values[rank - 1]) * (1.0 + DISTANCE_RTOL)
     return thresholds
-
-
-def _refuse_training_clips(loaded: LoadedModel, prepared: PreparedSet, split: str) -> None:
-    """Refuse training clips, because their residuals are too small."""
-    sha256 = prepared.manifest_sha256
-    members = [
-        member
-        for member in loaded.members
-        if member.description.get("data", {}).get("manifest_sha256") == sha256
-    ]
-    training_splits = {"train", "all", *("val" for member in members if member.config.data.folds)}
-    if members and split in training_splits:
-        raise DataError(
-            f"the model was trained on split '{split}' of {prepared.folder.name}",
-            expected="held-out clips",
-            fix="Choose another split with --split, or another dataset",
-        )

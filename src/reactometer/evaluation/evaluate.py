@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ from reactometer.evaluation.calibration import (
     measure_reliability,
 )
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.plots import plot_calibration, plot_coverage
+from reactometer.evaluation.overlap import Overlap, check_held_out, find_held_out_members, find_overlap
+from reactometer.evaluation.plots import mark, plot_calibration, plot_coverage
 from reactometer.evaluation.subgroups import Group, as_table, compare_groups, split_column
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.scoring import score_split
@@ -79,7 +81,8 @@ def submission(
     return write_atomic(out, table.to_csv(index=False, float_format="%.6f"))
 
 
-SPLIT_CHOICES = (*SPLITS, "all")
+OUT_OF_FOLD = "out-of-fold"
+SPLIT_CHOICES = (*SPLITS, "all", OUT_OF_FOLD)
 
 MIN_RESAMPLES = 100
 """Minimum number of resamples for differences between groups."""
@@ -98,6 +101,7 @@ class Evaluation:
     n_without_labels: int  # predicted, not scored
     without_input: tuple[str, ...]  # ids predicted as the training mean: no usable face or voice
     failed: tuple[str, ...]  # "id: reason" of unreadable clips; predicted as the training mean, too
+    overlap: Overlap  # with the clips that the model was trained on
     person_norm: str | None = None  # a note on normalisation per person
     intervals: Intervals | None = None  # of the scores; None: no resampling
     coverage: Coverage | None = None  # of the prediction intervals; None: the model is not calibrated
@@ -109,6 +113,7 @@ class Evaluation:
         """Return the content of ``metrics.json``: all scores, without the predictions."""
         return {
             "split": self.split,
+            "training_overlap": self.overlap.as_json(),
             "person_norm": self.person_norm,
             **self.metrics.as_json(),
             "intervals": asdict(self.intervals) if self.intervals else None,
@@ -117,7 +122,7 @@ class Evaluation:
         }
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - options by keyword
     model: LoadedModel | Path | str,
     data: Path | str,
     *,
@@ -126,6 +131,7 @@ def evaluate(
     by: str | None = None,
     n_resamples: int = N_RESAMPLES,
     groups: Sequence[str] = (),
+    in_sample: bool = False,
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Evaluation:
@@ -137,18 +143,21 @@ def evaluate(
     Args:
         model: a checkpoint, or a loaded model.
         data: a dataset, or a folder prepared before.
-        split: "train", "val", "test" or "all"; default: test, or val if test has no labels.
+        split: "train", "val", "test", "all", or "out-of-fold": the clips in the folds of an ensemble, each
+            scored by the members that held it out; default: test, or val if test has no labels.
         without: "face" or "voice": mask this modality of a model that uses both.
         by: resampling unit of the intervals, "person", "stimulus" or "clip"; default: person if known, else
             clip.
         n_resamples: number of resamples for the intervals; 0: no intervals and no reliability.
         groups: columns of the manifest, such as "age" and "country", whose groups are also scored separately.
+        in_sample: score clips that the model was trained on, too. All outputs then say "in-sample".
         out: a folder for ``predictions.csv``, ``metrics.json``, ``reliability.png`` and, if the model is
             calibrated, ``intervals.csv`` and ``coverage.png``; with groups, ``groups.csv``.
         progress: show a bar on standard error.
 
     Raises:
-        DataError: unknown split, column or resampling unit, or the labels are not the model's.
+        DataError: unknown split, column or resampling unit, the labels are not the model's, or the model was
+            trained on some of the clips.
         ScoreError: the split has too few clips with labels, or groups are compared with too few resamples.
         OutputError: ``out`` is not a writable folder.
     """
@@ -163,15 +172,23 @@ def evaluate(
     spec = _mask_modality(loaded, without)
     prepared = open_for_model(loaded, data, progress=progress)
     chosen = choose_split(prepared, split)
-    rows = prepared.split(chosen)
+    split_of_rows = "all" if chosen == OUT_OF_FOLD else chosen
+    members = None
+    rows = prepared.split(split_of_rows)
+    if chosen == OUT_OF_FOLD:
+        loaded = replace(loaded, uncertainty=None)  # intervals and recalibration may be fitted to these clips
+        members, overlap = find_held_out_members(loaded, rows)
+        rows = tuple(row for row, chosen_members in zip(rows, members, strict=True) if chosen_members)
     labelled = [index for index, row in enumerate(rows) if row.clip.labels]
     scored = tuple(rows[index] for index in labelled)
     labels = loaded.labels
     uncertainty = loaded.uncertainty
+    if members is None:
+        overlap = (find_overlap if in_sample else check_held_out)(loaded, scored)
     resampling = choose_units([row.clip for row in scored], by, n_resamples)
     for column in groups:
         split_column([row.clip for row in scored], column)  # raises before the slow part
-    scores, note = score_split(loaded, prepared, chosen, spec, progress=progress)
+    scores, note = score_split(loaded, prepared, split_of_rows, spec, members, progress=progress)
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
     targets = np.array([row.clip.labels for row in scored], dtype=np.float64).reshape(
         len(scored), len(labels)
@@ -204,6 +221,7 @@ def evaluate(
         n_without_labels=len(rows) - len(labelled),
         without_input=tuple(name for name, score in zip(ids, scores, strict=True) if not score.has_input),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
+        overlap=overlap,
         person_norm=note,
         intervals=bootstrap_metrics(targets, scored_intensities, labels, resampling) if n_resamples else None,
         coverage=coverage,
@@ -235,6 +253,14 @@ def open_for_model(loaded: LoadedModel, data: Path | str, *, progress: bool = Tr
             got=", ".join(prepared.labels),
             expected=", ".join(loaded.labels),
             fix="Evaluate on a dataset with the same labels in the same order",
+        )
+    trained_detector = loaded.members[0].description.get("data", {}).get("detector")
+    if prepared.feature_sizes is None and trained_detector not in (None, prepared.settings.detector):
+        warnings.warn(
+            f"{prepared.folder}: faces were found by {prepared.settings.detector}, but by {trained_detector} "
+            "in the model's training data, so scores may differ. "
+            f"hint: reactometer prepare --detector {trained_detector}",
+            stacklevel=3,
         )
     model_sizes = loaded.networks.feature_sizes
     sizes = prepared.feature_sizes
@@ -268,10 +294,11 @@ def _write_files(evaluation: Evaluation, out: Path) -> None:
         write_atomic(out / "intervals.csv", evaluation.prediction_intervals.to_csv(index=False))
     if evaluation.groups:
         write_atomic(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
+    label = evaluation.overlap.label
     if evaluation.reliability:
-        write_plot(plot_calibration(evaluation.reliability), out / "reliability.png")
+        write_plot(mark(plot_calibration(evaluation.reliability), label), out / "reliability.png")
     if evaluation.coverage:
-        write_plot(plot_coverage(evaluation.coverage), out / "coverage.png")
+        write_plot(mark(plot_coverage(evaluation.coverage), label), out / "coverage.png")
     write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
 
 
@@ -295,7 +322,7 @@ def choose_split(prepared: PreparedSet, split: str | None) -> str:
         split = "test" if any(row.clip.labels for row in prepared.split("test")) else "val"
     if split not in SPLIT_CHOICES:
         raise DataError(f"no split '{split}'", fix=suggestion(split, SPLIT_CHOICES))
-    if not prepared.split(split):
+    if split != OUT_OF_FOLD and not prepared.split(split):
         raise DataError(
             f"{prepared.folder}: split '{split}' has no clips", fix="Choose another split: --split all"
         )

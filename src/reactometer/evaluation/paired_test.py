@@ -46,11 +46,12 @@ class Difference:
     second: float
     interval: Interval  # of first − second
     p: float  # two-sided, of the permutation test
+    corrected_p: float  # of single labels: corrected for their number by Holm's method
 
     @property
     def better(self) -> str | None:
-        """The better model: "first", "second", or ``None`` if the interval contains 0 or p >= 0.05."""
-        if self.interval.low <= 0.0 <= self.interval.high or self.p >= 1.0 - LEVEL:
+        """The better model: "first", "second", or ``None`` (interval contains 0, or corrected p >= 0.05)."""
+        if self.interval.low <= 0.0 <= self.interval.high or self.corrected_p >= 1.0 - LEVEL:
             return None
         less_is_better = self.name.split()[0].removeprefix("mean_") in LOWER_IS_BETTER
         return "first" if (self.interval.value > 0.0) != less_is_better else "second"
@@ -153,15 +154,33 @@ def compare_paired(
         for values in (scores[:, 0], scores[:, 1], p)
     )  # (..., metrics + L)
     deltas = first_scores - second_scores
+    is_defined = np.isfinite(first_scores[0])  # (metrics + L,)
+    is_label = is_defined & (np.arange(len(names)) >= len(METRIC_NAMES))
+    corrected_p = p.copy()
+    corrected_p[is_label] = correct_holm(p[is_label])
     differences = tuple(
         Difference(
-            name, float(first_scores[0, i]), float(second_scores[0, i]), interval(deltas[:, i]), float(p[i])
+            name,
+            float(first_scores[0, i]),
+            float(second_scores[0, i]),
+            interval(deltas[:, i]),
+            float(p[i]),
+            float(corrected_p[i]),
         )
         for i, name in enumerate(names)
-        if np.isfinite(first_scores[0, i])
+        if is_defined[i]
     )
     n_units = resampling.count_units(len(targets))
     return Paired(differences, len(targets), resampling.unit, n_units, resampling.n_resamples)
+
+
+def correct_holm(p: Array) -> Array:
+    """Return (n,) p values corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    order = np.argsort(p, kind="stable")
+    scaled = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(scaled, 1.0)
+    return corrected
 
 
 def _permute(targets: Array, predictions: Sequence[Array], resampling: Resampling) -> Array:

@@ -88,6 +88,13 @@ def plot_coverage(coverage: Coverage) -> Figure:
     return figure
 
 
+def mark(figure: Figure, label: str) -> Figure:
+    """Write a label of the clips, such as "in-sample", into the lower right corner; return the figure."""
+    if label:
+        figure.text(0.99, 0.01, label, ha="right", va="bottom", color=FIT, fontsize=10)
+    return figure
+
+
 def as_svg(figure: Figure, description: str) -> str:
     """Render a figure as SVG markup to put into a page; the description is for screen readers."""
     from html import escape

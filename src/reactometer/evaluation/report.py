@@ -17,9 +17,9 @@ from reactometer.data.cache import PreparedRow, load_clip
 from reactometer.evaluation.audit import audit
 from reactometer.evaluation.baselines import labelled_train_rows, predict_from_length, shuffled_scores
 from reactometer.evaluation.bootstrap import Interval
-from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for_model
+from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
-from reactometer.evaluation.plots import as_svg, plot_calibration, plot_coverage, plot_scores
+from reactometer.evaluation.plots import as_svg, mark, plot_calibration, plot_coverage, plot_scores
 from reactometer.evaluation.robustness import measure_robustness, plot_degradation
 from reactometer.inference.checkpoint import load_model
 from reactometer.io import make_folder, write_atomic
@@ -32,7 +32,7 @@ N_WORST = 8
 """Number of worst clips on the page."""
 
 
-def report(
+def report(  # noqa: PLR0913 - options by keyword
     model: Path | str,
     data: Path | str,
     out: Path | str,
@@ -40,6 +40,7 @@ def report(
     split: str | None = None,
     by: str | None = None,
     groups: Sequence[str] = (),
+    in_sample: bool = False,
     degradation: bool = True,
     device: str = "auto",
     progress: bool = True,
@@ -48,7 +49,7 @@ def report(
 
     Args:
         model: a checkpoint.
-        data, split, by, groups, progress: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
+        data, split, by, groups, in_sample, progress: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
         out: the folder for the page and all files that ``evaluate`` and
             :func:`~reactometer.evaluation.robustness.measure_robustness` write.
         degradation: also score degraded clips; about twenty times slower.
@@ -60,16 +61,15 @@ def report(
     loaded, out = load_model(model, device), make_folder(Path(out))
     prepared = open_for_model(loaded, data, progress=progress)
     folder = prepared.folder
-    evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
+    options: dict[str, Any] = {"in_sample": in_sample, "progress": progress}
+    evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, **options)
     degradation_curves = None
-    if degradation and not loaded.networks.feature_sizes:
-        degradation_curves = measure_robustness(
-            loaded, prepared, evaluation.split, out, by=by, progress=progress
-        )
+    if degradation and not loaded.networks.feature_sizes and evaluation.split != OUT_OF_FOLD:
+        degradation_curves = measure_robustness(loaded, prepared, evaluation.split, out, by=by, **options)
     uses_both = loaded.sampling.uses_face and loaded.sampling.uses_voice
     ablations = {
         f"without {modality}": evaluate(
-            loaded, folder, split=evaluation.split, without=modality, n_resamples=0, progress=progress
+            loaded, folder, split=evaluation.split, without=modality, n_resamples=0, **options
         ).metrics
         for modality in (("voice", "face") if uses_both else ())
     }
@@ -89,7 +89,7 @@ def report(
         "percent": "{:.1%}".format,
     }
     plots = (plot_scores, plot_calibration, plot_coverage, plot_degradation)
-    environment.globals |= {"svg": as_svg, **{plot.__name__: plot for plot in plots}}
+    environment.globals |= {"svg": as_svg, "mark": mark, **{plot.__name__: plot for plot in plots}}
     template = files("reactometer.evaluation").joinpath(PAGE_FILE).read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         model=Path(model).resolve().name,

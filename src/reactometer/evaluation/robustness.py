@@ -22,7 +22,8 @@ from reactometer.evaluation.bootstrap import (
     choose_units,
 )
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.plots import make_panels
+from reactometer.evaluation.overlap import check_held_out, find_overlap
+from reactometer.evaluation.plots import make_panels, mark
 from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
 from reactometer.inference.inputs import open_reader
 from reactometer.inference.scoring import join_members, score_encoded
@@ -75,6 +76,7 @@ def measure_robustness(
     *,
     by: str | None = None,
     n_resamples: int = N_RESAMPLES,
+    in_sample: bool = False,
     progress: bool = True,
 ) -> Curves:
     """Score a model on degraded clips, level by level; write ``degradation.json`` and ``degradation.png``.
@@ -86,15 +88,18 @@ def measure_robustness(
     Args:
         loaded: a model of videos; feature tables cannot be degraded.
         prepared: clips, prepared as the model's training data were.
-        split, by, n_resamples: as in :func:`~reactometer.evaluation.evaluate.evaluate`.
+        split, by, n_resamples, in_sample: as in :func:`~reactometer.evaluation.evaluate.evaluate`.
         out: an existing folder.
         progress: show a bar on standard error.
 
     Raises:
+        DataError: the model was trained on some of the clips.
         ScoreError: the split has too few clips with labels, or no label varies.
     """
     rows, corruptions = prepared.split(split), corruptions_for(loaded)
     labelled = [index for index, row in enumerate(rows) if row.clip.labels]
+    find = find_overlap if in_sample else check_held_out
+    overlap = find(loaded, [rows[index] for index in labelled])
     targets = np.array([rows[index].clip.labels for index in labelled]).reshape(
         len(labelled), len(loaded.labels)
     )
@@ -120,9 +125,10 @@ def measure_robustness(
         for name, levels in corruptions.items()
     }
     table, plot = (out / name for name in DEGRADATION_FILES)
+    origin = {"data": prepared.folder.name, "split": split, "training_overlap": overlap.as_json()}
     points = {name: [asdict(point) for point in curve] for name, curve in curves.items()}
-    write_atomic(table, format_json({"data": prepared.folder.name, "split": split, "curves": points}))
-    write_plot(plot_degradation(curves), plot)
+    write_atomic(table, format_json({**origin, "curves": points}))
+    write_plot(mark(plot_degradation(curves), overlap.label), plot)
     return curves
 
 

@@ -85,7 +85,8 @@ def _score_table(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
     rows["mean"] = [metrics.get(f"mean_{key}") for key in MEASURES.values()]
     split = metrics.get("split", "?")
     n_clips = metrics.get("n_clips", "?")
-    note = {"val": ", which chose the epoch", "all": ", which includes the training clips"}.get(split, "")
+    overlap = metrics.get("training_overlap", {"note": "they chose the epoch" if split == "val" else ""})
+    note = f" ({overlap['note']})" if overlap["note"] else ""
     lines = [f"Scores on the {n_clips} clips of the {split} split{note}:", ""]
     lines += [f"| | {' | '.join(MEASURES)} |", "| --- " * (len(MEASURES) + 1) + "|"]
     for label, values in rows.items():

@@ -112,6 +112,8 @@ def encode_split(
     ``sizes`` has the number of features per step, by stream. ``digest``, a hash of everything that the
     features depend on besides the clips, names the folder.
     """
+    if prepared.is_folded:  # all folds share one store
+        split = "all"
     rows = prepared.split(split)
     folder = prepared.folder / FEATURES / digest / split
     return write_store(folder, rows, read, sizes, f"encoding {split}" if progress else "")

@@ -75,25 +75,30 @@ def score_split(
     prepared: PreparedSet,
     split: str,
     sampling: InputSpec | None = None,
+    members: Sequence[Sequence[int]] | None = None,
     *,
     progress: bool = True,
 ) -> tuple[list[Score], str | None]:
     """Score every clip of a split, in order; an ensemble's scores are the mean of its members'.
 
-    Scores are recalibrated if the model was.
+    Scores are recalibrated if the model was. ``members`` has, for each clip, the indices of the members that
+    score it; a clip without any has no score.
 
     Returns:
         The scores, and a note on the normalisation per person (``None``: not normalised).
     """
     rows = prepared.split(split)
     sampling = sampling or loaded.sampling
-    by_member, note = [], None
-    for member in loaded.members:
+    by_clip = [list[Score]() for _ in rows]  # the scores of each clip's members
+    note = None
+    for number, member in enumerate(loaded.members):
         read = open_reader(member, prepared, split, sampling, progress=progress)
-        with progress_bar(f"scoring {split}", len(rows), progress) as advance:
-            scores, note = score_encoded(member, read, rows, advance=advance)
-        by_member.append(scores)
-    return join_members(loaded, by_member), note
+        indices = [index for index in range(len(rows)) if members is None or number in members[index]]
+        with progress_bar(f"scoring {split}", len(indices), progress) as advance:
+            scores, note = score_encoded(member, read, [rows[index] for index in indices], advance=advance)
+        for index, score in zip(indices, scores, strict=True):
+            by_clip[index].append(score)
+    return [join_members(loaded, [[score] for score in scores])[0] for scores in by_clip if scores], note
 
 
 def join_members(loaded: LoadedModel, by_member: Sequence[Sequence[Score]]) -> list[Score]:

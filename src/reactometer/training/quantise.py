@@ -83,7 +83,7 @@ def export(
 
 
 def _pearson(loaded: LoadedModel, prepared: PreparedSet, progress: bool) -> float:
-    scored = evaluate(loaded, prepared.folder, split="val", n_resamples=0, progress=progress)
+    scored = evaluate(loaded, prepared.folder, split="val", n_resamples=0, in_sample=True, progress=progress)
     return selection_score(scored.metrics, scored.targets)
 
 

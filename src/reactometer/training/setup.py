@@ -14,7 +14,7 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ItemLoader, MediaReader, split_parts
 from reactometer.data.leakage import check_leaks
 from reactometer.data.person_norm import fit_stream_stats
-from reactometer.data.splits import assign_folds
+from reactometer.data.splits import assign_folds, folded_splits
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import MIN_CLIPS
 from reactometer.inference.checkpoint import sampling_of
@@ -50,12 +50,17 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
         DataError: a split is too small, no label varies, or splits share people or stimuli.
         WeightsError: an encoder is not available.
     """
-    clips = split_clips = [row.clip for row in prepared.rows]
-    if config.data.folds:
-        split_clips = list(assign_folds(clips, config.data.folds, config.data.fold))
-    check_leaks(clips, split_clips, origin=str(prepared.folder), allowed=config.data.allow_leak)
-    rows = [replace(row, clip=clip) for row, clip in zip(prepared.rows, split_clips, strict=True)]
-    dataset = replace(prepared, rows=tuple(rows))
+    dataset = prepared
+    folds = config.data.folds
+    if folds:
+        clips = assign_folds(
+            [row.clip for row in prepared.rows], folds, config.data.fold, nested=config.data.nested
+        )
+        rows = [replace(row, clip=clip) for row, clip in zip(prepared.rows, clips, strict=True)]
+        dataset = replace(prepared, rows=tuple(rows), is_folded=True)
+    folded = folded_splits(config.data.nested) if folds else ()
+    clips_in_splits = [row.clip for row in dataset.rows]
+    check_leaks(clips_in_splits, folded=folded, origin=str(prepared.folder), allowed=config.data.allow_leak)
     _check_splits(dataset)
     train = tuple(row for row in dataset.split("train") if row.file and row.clip.labels)
     label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)
@@ -72,7 +77,7 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
         )
     sampling = sampling_of(config.model, *model.describe_inputs())
     device = "cuda" if on_gpu(config.training) else "cpu"
-    load_item = open_training_reader(model, prepared, sampling, device, progress=progress)
+    load_item = open_training_reader(model, dataset, sampling, device, progress=progress)
     trainable = model.head_only()
     _fit_scalers(trainable, train, load_item)
     splits = {"train": PartDataset(train, load_item), "val": PartDataset(dataset.split("val"), load_item)}
@@ -94,7 +99,7 @@ def _check_splits(prepared: PreparedSet) -> None:
                 f"{prepared.folder}: split '{split}' is too small to train with",
                 got=f"{len(usable)} readable clips with labels",
                 expected=f"at least {MIN_CLIPS}",
-                fix="Add clips, or delete the column split to split the clips by person",
+                fix=f"Assign more clips to split '{split}', or cross-validate: reactometer crossval CONFIG",
             )
     varied = varying_labels(np.array([row.clip.labels for row in prepared.split("val") if row.clip.labels]))
     constant = [label for label, varies in zip(prepared.labels, varied, strict=True) if not varies]

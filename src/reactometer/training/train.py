@@ -12,6 +12,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
+from reactometer.evaluation.overlap import describe_clips
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import save_uncertainty
 from reactometer.io import atomic_folder, parse_json_object, wrap_decode_errors, write_atomic
@@ -88,6 +89,7 @@ def train(
             "manifest_sha256": prepared.manifest_sha256,
             "n_train_clips": len(data.train.rows),
             "n_val_clips": len(data.val.rows),
+            "clips": describe_clips(train=data.train.rows, val=data.val.rows),
         }
         network = setup.model.to("cpu").eval()
         labels = prepared.labels

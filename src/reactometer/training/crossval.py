@@ -1,0 +1,99 @@
+"""Cross-validate a configuration: predict every clip by a model that has not seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reactometer.config import Config, load_config
+from reactometer.data.prepare import open_data
+from reactometer.data.splits import choose_fold_unit
+from reactometer.errors import ConfigError, OutputError
+from reactometer.evaluation.bootstrap import N_RESAMPLES
+from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate
+from reactometer.inference.checkpoint import join_models, load_model
+from reactometer.terminal import messages, progress_bar
+from reactometer.training.train import MODEL_DIR, train_once
+
+MIN_PEOPLE = 3
+
+
+def crossval(
+    config: Config | Path | str,
+    out: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    folds: int = 5,
+    leave_one_person_out: bool = False,
+    by: str | None = None,
+    n_resamples: int = N_RESAMPLES,
+    groups: Sequence[str] = (),
+    progress: bool = True,
+) -> Evaluation:
+    """Train one model per fold, predict each clip by the model that held it out, and score all clips at once.
+
+    This is nested cross-validation: one fold is held out, the next ones choose the epoch, and the others
+    train. Folds share no person if people are known, else no stimulus or clip. Existing splits are ignored.
+    A second call resumes the first and skips finished folds.
+
+    Args:
+        config: a TOML file, or a configuration object.
+        out: the folder for the files of :func:`~reactometer.evaluation.evaluate.evaluate`, one run per fold,
+            and ``model``, the ensemble of all folds.
+        overrides: ``section.key=value`` on top of a TOML file.
+        folds: number of folds, at least 3.
+        leave_one_person_out: make one fold per person instead.
+        by, n_resamples, groups: as of ``evaluate``.
+        progress: show bars on standard error.
+
+    Raises:
+        ConfigError: too few folds, people or clips.
+        DataError: the dataset cannot be used; a fold is too small to choose an epoch on.
+        OutputError: ``out`` contains runs of another configuration or other clips.
+    """
+    if not isinstance(config, Config):
+        config = load_config(Path(config), overrides)
+    out, members = Path(out), []
+    prepared = open_data(config.data, config.prepare, progress=progress)
+    clips = [row.clip for row in prepared.rows if row.clip.labels]
+    if leave_one_person_out:
+        people = [clip.person for clip in clips]
+        folds, n_unknown = len(set(people) - {None}), people.count(None)
+        if n_unknown or folds < MIN_PEOPLE:
+            raise ConfigError(
+                "leaving one person out needs the person of each clip",
+                got=f"{folds} people, and {n_unknown} clips of unknown people",
+                expected=f"at least {MIN_PEOPLE} people",
+                fix="Fill the column person, or use --folds",
+            )
+    unit = choose_fold_unit(clips, folds)
+    if progress:
+        has_people = all(clip.person for clip in clips)
+        reason = (
+            "" if unit == "person" else ": all are of one person" if has_people else ": people are unknown"
+        )
+        messages.print(f"{len(clips)} clips in {folds} folds, disjoint by {unit}{reason}")
+    with progress_bar("cross-validating", folds, progress) as advance:
+        for fold in range(folds):
+            data = config.data.model_copy(update={"folds": folds, "fold": fold, "nested": True})
+            run = out / f"fold{fold}of{folds}"
+            config = config.model_copy(update={"data": data})
+            members.append(train_once(config, run, seed=config.training.seed, progress=False))
+            trained_on = load_model(members[-1], "cpu").description["data"]["manifest_sha256"]
+            if trained_on != prepared.manifest_sha256:
+                raise OutputError(
+                    f"{run}: trained on other clips", fix="Set another folder with --out, or delete this one"
+                )
+            advance()
+    if not (out / MODEL_DIR).exists():
+        join_models(members, out / MODEL_DIR)
+    return evaluate(
+        out / MODEL_DIR,
+        prepared.folder,
+        by=by,
+        n_resamples=n_resamples,
+        groups=groups,
+        split=OUT_OF_FOLD,
+        out=out,
+        progress=progress,
+    )
