@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reactometer.cli.render_evaluation import print_evaluation
+from reactometer.cli.render_evaluation import print_evaluation, print_uncertainty
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import calibrate
@@ -19,6 +19,7 @@ from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.robustness import measure_robustness
 from reactometer.explain.occlusion import explain
 from reactometer.inference.checkpoint import join_models, load_model
+from reactometer.inference.conformal import ModalityIntervals, Uncertainty
 from reactometer.inference.inputs import encoded_clips
 from reactometer.inference.predictor import predict
 from reactometer.inference.scoring import score_items
@@ -146,6 +147,21 @@ def test_intervals_fitted_to_the_clips_that_are_scored_are_no_evidence(
         assert evaluation.coverage.is_in_sample == here
         print_evaluation(evaluation)
         assert ("fitted to these clips" in capsys.readouterr().out) == here
+
+
+def test_a_calibration_on_nine_clips_reports_how_far_it_may_be_off(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The true coverage is distributed as Beta(9, 1) over calibrations on nine clips."""
+    by_modalities = {
+        "face": ModalityIntervals(9, 9, (), (0.2,), 0.31),
+        "voice": ModalityIntervals(5, 5, (), (1.0,), 1.0),
+    }
+    fitted_on = {"name": "clips", "split": "val", "n_clips": 9, "n_people": 0}
+    print_uncertainty(Uncertainty(0.9, by_modalities, fitted_on), "model")
+    face, voice = capsys.readouterr().out.splitlines()[1:3]
+    assert face.split() == ["face", "9", "1", "9", "0.31", "72%", "to", "99%"]
+    assert voice.split() == ["voice", "5", "1", "5", "1.00", "too", "few"]
 
 
 @pytest.mark.slow
