@@ -240,6 +240,7 @@ def test_a_long_sequence_is_split_into_parts_without_losing_steps(tmp_path: Path
     assert len(items[3].times_s) == len(short)
 
 
+@pytest.mark.slow
 def test_a_table_trains_and_scores(tmp_path: Path) -> None:
     """A clip without a number gets the training mean, and twice the same minute the score of the one."""
     table = _table(steps=3)

@@ -95,7 +95,8 @@ def _explain(video: Path, model: LoadedModel | Path, **options: Any) -> Attribut
 
 
 @pytest.mark.parametrize(
-    "name", ["multimodal", "videomae", *(pytest.param(name, marks=pytest.mark.slow) for name in FRAMES_ONLY)]
+    "name",
+    ["videomae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("multimodal", *FRAMES_ONLY))],
 )
 def test_hidden_frames_do_not_reach_the_model(
     name: str, checkpoint: Checkpoint, clip: PreparedClip, video: Path

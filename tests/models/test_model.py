@@ -257,7 +257,9 @@ def test_a_transformer_over_frames_sees_no_padding() -> None:
         torch.testing.assert_close(short[0], head(stream)[1])
 
 
-@pytest.mark.parametrize("given", [{"face": 7, "voice": 5}, {"face": 7, "voice": 0}, {"face": 0, "voice": 5}])
+@pytest.mark.parametrize(
+    "feature_dims", [{"face": 7, "voice": 5}, {"face": 7, "voice": 0}, {"face": 0, "voice": 5}]
+)
 def test_one_modality_alone_is_joined_with_nothing(feature_dims: dict[str, int]) -> None:
     head = _model("multimodal", feature_dims=feature_dims).head
     assert isinstance(head, CrossModalHead)
