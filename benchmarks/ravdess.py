@@ -2,6 +2,12 @@
 by person.
 
     python benchmarks/ravdess.py ravdess_features.parquet --out ravdess [--split val]
+    python benchmarks/ravdess.py ravdess_features.parquet --out ravdess --designs both
+
+The second command scores normalisation per person in four designs of a study: every person shows all emotions
+equally often, 8 random clips, two emotions, or one. Five person-disjoint folds without the actors 01, 05 and
+19, who are the test of other models; each fold is test once, the next one val. All clips are scored in each
+design, in groups that count as people.
 
 The input has a row a trial: ``clip, actor, emotion, level`` (1 normal, 2 strong), means of 35 OpenFace action
 units (``AU01_r`` …), and ``voice_000`` … ``voice_258``, which we read as a contour: 259 steps of 512 samples
@@ -13,16 +19,25 @@ for a normal portrayal of each of the six basic emotions, 0 otherwise. Actors 1 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from reactometer import compare
+from reactometer import compare, train
+from reactometer.data.cache import PreparedRow
+from reactometer.evaluation.evaluate import open_for_model
+from reactometer.evaluation.metrics import measure
+from reactometer.inference.checkpoint import load_model
+from reactometer.inference.scoring import score_split
 from reactometer.labels import BASIC
 
 STEP_S = 512 / 44_100
 STRONG = 2
+HELD_OUT = (1, 5, 19)
+N_FOLDS = 5
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "ravdess"
 
 
@@ -49,6 +64,71 @@ def long_table(trials: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+DESIGNS = ("all emotions equally often", "8 random clips", "two emotions", "one emotion")
+
+
+def design_groups(trials: pd.DataFrame, rng: np.random.Generator) -> dict[str, dict[str, str]]:
+    """By design, the group of each clip; the clips of an actor in one group count as one person's."""
+    groups: dict[str, dict[str, str]] = {design: {} for design in DESIGNS}
+    for actor, clips in trials.groupby("actor"):
+        emotion = pd.factorize(clips["emotion"])[0]  # (clips,)
+        parts = rng.permutation(len(clips)) // 8
+        pairs = rng.permutation(emotion.max() + 1) // 2
+        numbers = (0 * parts, parts.clip(max=len(clips) // 8 - 1), pairs[emotion], emotion)
+        for design, number in zip(DESIGNS, numbers, strict=True):
+            groups[design] |= {
+                clip: f"{actor}-{group}" for clip, group in zip(clips["clip"], number, strict=True)
+            }
+    return groups
+
+
+def score_designs(trials: pd.DataFrame, config: Path, out: Path, overrides: Sequence[str]) -> pd.DataFrame:
+    """Out-of-fold mean Pearson of each design, with and without normalisation per person."""
+    trials = trials[~trials["actor"].isin(HELD_OUT)].reset_index(drop=True)
+    rng, table = np.random.default_rng(0), long_table(trials)
+    actors = rng.permutation(trials["actor"].unique())
+    fold = table["person"].map({str(actor): index % N_FOLDS for index, actor in enumerate(actors)})
+    groups = design_groups(trials, rng)
+    scored: dict[tuple[str, bool], list[tuple[np.ndarray, np.ndarray]]] = {}
+    for test in range(N_FOLDS):
+        table["split"] = np.select([fold == test, fold == (test + 1) % N_FOLDS], ["test", "val"], "train")
+        features = out / f"fold{test}.parquet"
+        table.to_parquet(features)
+        for person_norm in (False, True):
+            run = out / f"{config.stem}-fold{test}-{'per-person' if person_norm else 'plain'}"
+            own = [
+                f'data.path="{features}"',
+                f'training.out="{run}"',
+                f"model.person_norm={str(person_norm).lower()}",
+            ]
+            done = (run / "model").exists()
+            loaded = load_model(run / "model" if done else train(config, [*overrides, *own], progress=False))
+            prepared = open_for_model(loaded, features, progress=False)
+            for design in DESIGNS:
+                rows = [_in_group(row, groups[design]) for row in prepared.split("test")]
+                scores, _ = score_split(loaded, replace(prepared, rows=tuple(rows)), "test", progress=False)
+                pair = (
+                    np.array([row.clip.labels for row in rows]),
+                    np.array([score.intensities for score in scores]),
+                )
+                scored.setdefault((design, person_norm), []).append(pair)
+    lines = []
+    for design in DESIGNS:
+        plain, own_r = (
+            measure(*map(np.concatenate, zip(*scored[design, person_norm], strict=True)), BASIC).mean_pearson
+            or 0.0
+            for person_norm in (False, True)
+        )
+        lines.append(
+            {"each person shows": design, "plain": plain, "per person": own_r, "gain": own_r - plain}
+        )
+    return pd.DataFrame(lines)
+
+
+def _in_group(row: PreparedRow, group_of: dict[str, str]) -> PreparedRow:
+    return replace(row, clip=replace(row.clip, person=group_of[row.clip.clip_id]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -58,8 +138,16 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="choose on val; touch test once")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], help="key=value on top of the configurations")
+    parser.add_argument(
+        "--designs", choices=("face", "voice", "both"), help="score four designs of a study instead"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.designs:
+        trials, config = pd.read_parquet(options.table), CONFIGS / f"{options.designs}.toml"
+        scores = score_designs(trials, config, options.out, options.set)
+        print(scores.to_string(index=False, float_format="{:.3f}".format))
+        return
     features = options.out / "features.parquet"
     if not features.exists():
         long_table(pd.read_parquet(options.table).reset_index(drop=True)).to_parquet(features)

@@ -171,6 +171,7 @@ def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         def make(out: Path) -> None:
             import torch
 
+            from reactometer.data.person_norm import FeatureStats
             from reactometer.models.registry import load_network
             from reactometer.training.export import write_checkpoint
 
@@ -180,7 +181,11 @@ def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 torch.nn.init.normal_(parameter, std=0.3)
             config = Config.model_validate(about["config"])
             config = config.model_copy(update={"model": config.model.model_copy(update=model)})
-            write_checkpoint(out, network, about["labels"], config, data={}, metrics={})
+            stats = {
+                name: FeatureStats(scale.mean.numpy(), scale.std.numpy())
+                for name, scale in (network.scales.items() if config.model.person_norm else ())
+            }
+            write_checkpoint(out, network, about["labels"], config, data={}, metrics={}, training_stats=stats)
 
         key = (source / "model.json").read_bytes() + repr((seed, model)).encode()
         made = _made_once(tmp_path_factory, f"lively-{sha256(key).hexdigest()[:16]}", make)

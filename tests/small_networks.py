@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForVideoClassification,
+)
 
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.backbones import load_backbone
@@ -43,6 +48,7 @@ CLIPS: dict[str, dict[str, Any]] = {
         "pred_num_hidden_layers": 1,
     },
 }
+PREPARATION = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True}
 SOUND: dict[str, dict[str, Any]] = {
     kind: {**LAYERS, **CONVOLUTIONS} for kind in ("hubert", "wav2vec2", "wavlm")
 }
@@ -54,9 +60,20 @@ def saved(
     """A folder as the hub holds it: a network of that kind with weights that are nobody's default."""
     torch.manual_seed(3)
     AutoModel.from_config(AutoConfig.for_model(kind, **settings)).save_pretrained(folder)
-    if preparation:
-        (folder / "preprocessor_config.json").write_text(json.dumps(preparation))
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PREPARATION, **(preparation or {})}))
     return folder
+
+
+def saved_classifier(folder: Path, kind: str, settings: dict[str, Any]) -> Any:
+    """A folder with a classifier of images or clips, all weights random, and the classifier."""
+    torch.manual_seed(3)
+    auto = AutoModelForVideoClassification if kind in CLIPS else AutoModelForImageClassification
+    classifier: Any = auto.from_config(AutoConfig.for_model(kind, **settings, num_labels=5)).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    classifier.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPARATION))
+    return classifier
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

@@ -81,9 +81,14 @@ class ModelConfig(_Section):
     """Pooling of the face encoder's feature map: the encoder's own, or a 4 x 4 grid of cells."""
     frozen: bool = False
     """Keep the pretrained encoders fixed: features are computed once, and the head trains in seconds."""
+    freeze_batch_norm: bool = False
+    """Keep pretrained encoders' batch norms at the statistics of their training; for batches of few clips."""
     person_norm: bool = False
-    """Normalise each feature by the person's mean and standard deviation; needs frozen encoders or feature
-    tables."""
+    """Move each person's mean features to the training set's, as far as the clips vary; needs frozen encoders
+    or feature tables."""
+    times: Literal["seconds", "gaps", "none"] = "none"
+    """Times of the steps in the head's input: "none"; "gaps", relative to the clip's mean gap; or "seconds",
+    which reveal the clip's length, and with it the stimulus if both are equally long."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
     """Number of input frames per clip, evenly spaced."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
@@ -124,6 +129,8 @@ class TrainingConfig(_Section):
     """Weight decay of AdamW."""
     warmup_share: Share = 0.1
     """Share of all steps for the linear warm-up of the learning rate; cosine decay follows."""
+    gradient_checkpointing: bool = False
+    """Recompute the encoders' activations in the backward pass: less memory, more time, the same result."""
     gradient_clip: Annotated[float, Field(ge=0.0)] = 1.0
     """Maximum norm of the gradient; 0: no clipping."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,19 @@ from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
 from reactometer.data.cache import PreparedRow
 from reactometer.data.inputs import ClipPart, Item
 from reactometer.data.person_norm import (
-    MIN_PARTS,
     FeatureStats,
     PersonReader,
-    apply_person_norm,
-    fit_person_stats,
-    fit_stream_stats,
+    PersonShift,
+    Shifts,
+    clip_means,
+    fit_population,
+    fit_shifts,
+    fit_step_stats,
     person_by_path,
+    shift_item,
 )
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.models.batches import TrainingDataset
 from reactometer.training.train import train
 from reactometer.types import Clip, FloatArray
 
@@ -45,44 +48,67 @@ def _item(seed: int, shift: float = 0.0, frames: int = 7, steps: int = 5) -> Ite
     )
 
 
-def _of_people() -> list[tuple[str | None, Item]]:
-    """Six clips of Ann, four of Ben, six of nobody knows whom."""
-    people = ["Ann"] * 6 + ["Ben"] * (MIN_PARTS - 1) + [None] * 6
-    return [(person, _item(seed, shift=float(seed > 5))) for seed, person in enumerate(people)]
-
-
 def _seen(items: list[Item]) -> FloatArray:
     return np.concatenate([item.frames[item.face_mask] for item in items])
 
 
-def test_a_person_gets_exactly_the_mean_and_spread_of_the_population() -> None:
-    items = _of_people()
-    people = fit_person_stats(items)
-    ann = [apply_person_norm(item, people["Ann"], POPULATION) for person, item in items if person == "Ann"]
-    for stream, steps in (("face", _seen(ann)), ("voice", np.concatenate([item.voice for item in ann]))):
-        np.testing.assert_allclose(steps.mean(axis=0), POPULATION[stream].mean, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(steps.std(axis=0), POPULATION[stream].std, rtol=1e-4)
-    assert ann[0].frames.dtype == ann[0].voice.dtype == np.float32
-    assert [item.face_mask.tolist() for item in ann] == [item.face_mask.tolist() for _, item in items[:6]]
+def _mean(items: list[Item]) -> FloatArray:
+    """Mean over clips of each clip's mean, by feature of the face."""
+    means: FloatArray = np.stack([item.frames[item.face_mask].mean(axis=0) for item in items]).mean(axis=0)
+    return means
 
 
-def test_people_with_few_clips_and_unknown_people_are_not_normalised() -> None:
-    people = fit_person_stats(_of_people())
-    assert list(people) == ["Ann"]
+def _fit(items: list[tuple[str | None, Item]]) -> dict[str, Shifts]:
+    return fit_shifts(clip_means(items), POPULATION)
+
+
+def test_the_mean_of_a_person_moves_by_the_variety_of_the_clips() -> None:
+    """Clips as varied as the population's reach its mean."""
+    rng = np.random.default_rng(0)
+    levels = rng.normal(size=(200, 3))
+    for scale, variety in ((1.0, 1.0), (2.0, 1.0), (0.5, 0.25), (0.1, 0.01), (0.0, 0.0)):
+        values = 100.0 + levels / levels.std(axis=0) * POPULATION["face"].std * scale
+        items = [
+            replace(_item(0, frames=1), frames=row[None].astype(np.float32), face_mask=np.ones(1, bool))
+            for row in values
+        ]
+        shifts = _fit([("Ann", item) for item in items])["Ann"]
+        assert shifts["face"].variety == pytest.approx(variety, abs=1e-4)
+        moved = _mean([shift_item(item, shifts) for item in items])
+        expected = _mean(items) + variety**1.5 * (POPULATION["face"].mean - _mean(items))
+        np.testing.assert_allclose(moved, expected, rtol=1e-3)
+
+
+def test_few_clips_move_less_and_one_clip_stays() -> None:
+    """n clips of a varied person are expected to have 1 - 1/n of the variance."""
+    rng = np.random.default_rng(0)
+    varieties = []
+    for n_clips in (1, 2, 4, 20):
+        drawn = rng.normal(size=(400, n_clips, 3)) * POPULATION["face"].std
+        fitted = fit_shifts({str(i): {"face": list(clips)} for i, clips in enumerate(drawn)}, POPULATION)
+        varieties.append(np.mean([shifts["face"].variety for shifts in fitted.values()]))
+    assert varieties[0] == 0.0
+    assert varieties == sorted(varieties)
+    assert varieties[1] < 0.5 < varieties[3]
+
+
+def test_people_with_similar_clips_are_reported() -> None:
+    varied: list[tuple[str | None, Item]] = [("Ann", _item(seed, shift=5.0 * seed)) for seed in range(6)]
+    alike: list[tuple[str | None, Item]] = [("Ben", varied[0][1])] * 6
+    with pytest.warns(UserWarning, match="1 of 2 people are too few or too similar to normalise"):
+        people = _fit([*varied, *alike, (None, varied[0][1])])
+    assert set(people) == {"Ann", "Ben"}
     rows = [
-        PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())
+        PreparedRow(Clip(f"{index}", Path(), person=person))
+        for index, (person, _) in enumerate([*varied, *alike])
     ]
-    stored = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
-    reader = PersonReader(lambda row, part, rng: stored[row.clip.clip_id], people, POPULATION)
-    for index, row in enumerate(rows):
-        item, original = reader(row, ClipPart(index, 0.0, 1.0)), stored[row.clip.clip_id]
-        assert (
-            np.array_equal(item.frames, original.frames)
-            == np.array_equal(item.voice, original.voice)
-            == (index >= 6)
-        )
-    assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their person (1 people)"
-    assert reader.describe(rows).endswith("; 10 unchanged (people with fewer than 5 clips)")
+    reader = PersonReader(lambda row, part, rng: varied[0][1], people)
+    assert reader.describe(rows[:6]) == "6 clips normalised per person (2 people)"
+    assert reader.describe(rows).endswith("; 6 hardly changed (few or similar clips of a person)")
+    assert reader.describe([PreparedRow(Clip("new", Path()))]).endswith("; 1 unchanged (unknown person)")
+    moved = [reader(row, ClipPart(0, 0.0, 1.0)).frames for row in rows]
+    assert not np.array_equal(moved[0], varied[0][1].frames)
+    assert np.array_equal(moved[6], varied[0][1].frames)
 
 
 def test_people_are_found_by_the_path_of_their_file() -> None:
@@ -101,60 +127,64 @@ def test_a_person_of_an_unknown_file_is_an_error() -> None:
         person_by_path({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
 
 
-def test_clips_without_face_and_voice_do_not_count() -> None:
+def test_in_training_about_half_of_the_clips_stay_unchanged() -> None:
+    item = _item(0)
+    shift = PersonShift(np.ones(3, np.float32), 1.0)
+    reader = PersonReader(lambda row, part, rng: item, {"Ann": {"face": shift}})
+    row = PreparedRow(Clip("a", Path(), person="Ann"))
+    rng = np.random.default_rng(0)
+    changed = [
+        not np.array_equal(reader(row, ClipPart(0, 0.0, 1.0), rng).frames, item.frames) for _ in range(200)
+    ]
+    assert 0.4 < np.mean(changed) < 0.6
+
+
+def test_empty_items_images_and_unknown_streams_stay_unchanged() -> None:
     empty = _item(0, frames=0, steps=0)
     unseen = replace(_item(1, steps=0), face_mask=np.zeros(7, bool))
-    items: list[tuple[str | None, Item]] = [("Ann", _item(seed)) for seed in range(MIN_PARTS - 1)]
-    assert fit_person_stats([*items, ("Ann", empty), ("Ann", unseen)]) == {}
-    only_voice = replace(_item(2), face_mask=np.zeros(7, bool))
-    assert set(fit_person_stats([*items, ("Ann", only_voice)])["Ann"]) == {"face", "voice"}
-    assert set(fit_person_stats([("Ann", only_voice)] * MIN_PARTS)["Ann"]) == {"voice"}
+    assert _fit([("Ann", empty), ("Ann", unseen)]) == {}
+    images = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
+    item = replace(_item(0, frames=4), frames=images, face_mask=np.ones(4, bool))
+    shifts = {"voice": PersonShift(np.ones(2, np.float32), 1.0)}
+    assert set(clip_means([("Ann", item)])["Ann"]) == {"voice"}
+    assert shift_item(item, shifts).frames is images
+    assert shift_item(empty, shifts).voice is empty.voice
+    assert fit_shifts(clip_means([("Ann", _item(0))]), {"voice": POPULATION["voice"]})["Ann"].keys() == {
+        "voice"
+    }
 
 
-def test_a_person_may_have_any_hashable_key() -> None:
-    keyed = [((number, person), item) for person, item in _of_people() if person for number in (0, 1)]
-    by_key, by_name = fit_person_stats(keyed), fit_person_stats(_of_people())
-    assert list(by_key) == [(0, "Ann"), (1, "Ann")]
-    assert by_key[1, "Ann"]["face"].mean.tolist() == by_name["Ann"]["face"].mean.tolist()
-
-
-def test_features_that_do_not_vary_do_not_explode() -> None:
-    """A constant comes out as the population's mean, be it large or with the noise of float32."""
-    generator = np.random.default_rng(0)
-    for value, noise in ((0.0, 0.0), (123456.7, 0.0), (1000.0, 1e-7), (-3.0, 1e-7)):
-        values = np.float32(value) * (1.0 + noise * generator.standard_normal((9, 3)))
-        item = replace(
-            _item(0, frames=9, steps=0), frames=values.astype(np.float32), face_mask=np.ones(9, bool)
-        )
-        (stats,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
-        assert stats["face"].std.tolist() == [1.0] * 3
-        np.testing.assert_allclose(
-            apply_person_norm(item, stats, POPULATION).frames, [[1.0, -2.0, 30.0]] * 9, rtol=0.03
-        )
-
-
-def test_images_are_not_normalised() -> None:
-    pictures = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
-    item = replace(_item(0, frames=4), frames=pictures, face_mask=np.ones(4, bool))
-    (stats,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
-    assert set(stats) == {"voice"}
-    assert apply_person_norm(item, stats, POPULATION).frames is pictures
-
-
-def test_a_stream_without_statistics_is_unchanged() -> None:
-    item = _item(0)
-    stats = {"face": POPULATION["face"]}
-    assert apply_person_norm(item, stats, {"voice": POPULATION["voice"]}).frames is item.frames
-    assert apply_person_norm(item, stats, POPULATION).voice is item.voice
-    assert apply_person_norm(item, {}, POPULATION).frames is item.frames
-
-
-def test_statistics_are_over_all_steps() -> None:
+def test_step_statistics_are_those_of_all_steps_together() -> None:
     items = [_item(seed, shift=1e4, frames=3 + seed) for seed in range(9)]
-    moments, everything = fit_stream_stats(items)["face"], _seen(items).astype(np.float64)
-    np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(moments.std, everything.std(axis=0), rtol=1e-4)
-    assert fit_stream_stats([_item(0, frames=0, steps=0)]) == {}
+    stats, steps = fit_step_stats(items)["face"], _seen(items).astype(np.float64)
+    np.testing.assert_allclose(stats.mean, steps.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(stats.std, steps.std(axis=0), rtol=1e-4)
+    assert fit_step_stats([_item(0, frames=0, steps=0)]) == {}
+
+
+def test_a_typical_person_has_the_same_spread_whether_or_not_each_person_shows_all_reactions() -> None:
+    """Looks (standard deviation 3), reactions (2) and noise (1): the spread within a person is the root of 5.
+
+    If each person shows one reaction, only the labels reveal that the spread within people is too small.
+    """
+    rng = np.random.default_rng(0)
+    looks, reactions = ((draw - draw.mean()) / draw.std() for draw in rng.normal(size=(2, 40)))
+
+    def spread(reaction_of: Callable[[int, int], int]) -> float:
+        rows = []
+        for person, clip in product(range(40), range(40)):
+            reaction = reactions[reaction_of(person, clip)]
+            value = np.full((1, 3), 3.0 * looks[person] + 2.0 * reaction + rng.normal(), np.float32)
+            item = replace(_item(0, frames=1, steps=0), frames=value, face_mask=np.ones(1, bool))
+            rows.append(
+                (PreparedRow(Clip(f"{person} {clip}", Path(), labels=(reaction,), person=str(person))), item)
+            )
+        return float(fit_population(rows)["face"].std[0])
+
+    assert spread(lambda person, clip: clip) == pytest.approx(5**0.5, rel=0.05)
+    assert spread(lambda person, clip: person) == pytest.approx(
+        14**0.5, rel=0.2
+    )  # the spread between all clips
 
 
 def _table(path: Path, n_people: int, n_clips: int) -> Path:
@@ -204,30 +234,10 @@ def test_normalising_helps_if_people_differ_more_than_they_react(tmp_path: Path)
         folder = train(_config(data, tmp_path / f"{person_norm}", person_norm), progress=False)
         evaluation = evaluate(folder, data, progress=False)
         reached[person_norm] = evaluation.metrics.pearson[0] or 0.0
-        note = "32 clips normalised by the mean and spread of their person (4 people)"
+        note = "32 clips normalised per person (4 people)"
         assert evaluation.person_norm == (note if person_norm else None)
     assert reached[True] > 0.8
     assert reached[False] < 0.4
-
-
-def test_labels_have_no_influence(tmp_path: Path) -> None:
-    """With other labels on the same clips the readers of train and val give the same items."""
-    from reactometer.data.prepare import open_data
-    from reactometer.training.setup import build_training
-
-    data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
-    other = pd.read_csv(data)
-    other["Joy"] = np.random.default_rng(1).permutation(other.Joy)
-    other.to_csv(tmp_path / "other.csv", index=False)
-
-    def frames(path: Path) -> Iterator[list[float]]:
-        config = _config(path, tmp_path / path.stem, person_norm=True)
-        data = build_training(config, open_data(config.data, progress=False), progress=False).data
-        for dataset in (data.val, TrainingDataset(data.train.rows, data.train.load_item, seed=0, epoch=0)):
-            for index in range(len(dataset)):
-                yield dataset[index].frames.ravel().tolist()
-
-    assert list(frames(data)) == list(frames(tmp_path / "other.csv"))
 
 
 def test_a_person_is_normalised_by_the_clips_of_one_split(tmp_path: Path) -> None:

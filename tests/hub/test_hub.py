@@ -271,7 +271,9 @@ def test_an_encoder_is_downloaded_without_code_or_pickles_and_then_used(
 ) -> None:
     net: Any = load_backbone("random:resnet-tiny", "images").module
     net.save_pretrained(tmp_path / "net")
-    (tmp_path / "net" / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3]}')
+    (tmp_path / "net" / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2]}'
+    )
     (tmp_path / "net" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     (tmp_path / "net" / "modeling.py").write_text("raise SystemExit")
     hub.put("somebody/tiny", tmp_path / "net")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from reactometer.errors import WeightsError
 from reactometer.models.audio_encoders import SpeechEncoder
@@ -26,6 +26,7 @@ from small_networks import (
     frame_encoder,
     pictures,
     saved,
+    saved_classifier,
     speech_encoder,
     waveforms,
 )
@@ -66,8 +67,7 @@ def test_an_encoder_is_rebuilt_from_its_description_and_its_weights(kind: str, t
 
 
 def test_weights_in_half_precision_are_read_in_single(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    AutoModel.from_config(AutoConfig.for_model("vit", **PICTURES["vit"])).half().save_pretrained(tmp_path)
+    AutoModel.from_pretrained(saved(tmp_path, "vit", PICTURES["vit"])).half().save_pretrained(tmp_path)
     encoder = frame_encoder(str(tmp_path), 64)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
@@ -101,6 +101,21 @@ def test_half_a_network_is_refused_not_filled_up_with_random_numbers(tmp_path: P
         frame_encoder(str(folder), 64)
 
 
+def test_an_encoder_without_its_normalisation_is_refused(tmp_path: Path) -> None:
+    """ImageNet's would fit some networks only."""
+    cases = (
+        ("vit", PICTURES["vit"], "image_mean and image_std"),
+        ("hubert", SOUND["hubert"], "do_normalize"),
+    )
+    for kind, settings, missing in cases:
+        folder = saved(tmp_path / kind, kind, settings)
+        (folder / "preprocessor_config.json").unlink()
+        with pytest.raises(WeightsError, match=rf"no {missing}.*preprocessor_config\.json.*\{{"):
+            load_backbone(str(folder), "audio" if kind == "hubert" else "images")
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    assert load_backbone(str(folder), "audio").settings == {"do_normalize": False}
+
+
 def test_a_kind_of_network_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip_vision_model"}))
     with pytest.raises(WeightsError, match="blip_vision_model"):
@@ -130,20 +145,16 @@ def _has_pooler(encoder: FrameEncoder) -> bool:
 
 
 def test_a_pooler_is_used_where_it_was_trained_and_left_out_where_it_would_be_random(tmp_path: Path) -> None:
-    from transformers import ViTForImageClassification
-
     with_pooler = frame_encoder(str(saved(tmp_path / "with", "vit", PICTURES["vit"])), 64).eval()
     assert _has_pooler(with_pooler)
-    ViTForImageClassification(AutoConfig.for_model("vit", **PICTURES["vit"])).save_pretrained(
-        tmp_path / "without"
-    )
+    saved_classifier(tmp_path / "without", "vit", PICTURES["vit"])
     without = frame_encoder(str(tmp_path / "without"), 64).eval()
     assert not _has_pooler(without)
     assert not _has_pooler(frame_encoder("random:vit-tiny", 64))
     frames = pictures(2, 3, 64, 64)
     with torch.inference_mode():
         net: Any = without.net
-        expected = net(pixel_values=without.pixels(frames)).last_hidden_state.mean(1)
+        expected = net(pixel_values=without.pixels(frames)).last_hidden_state[:, 0]
         torch.testing.assert_close(without(frames), expected)
         again = frame_encoder(str(tmp_path / "without"), 64).eval()
         assert torch.equal(again(frames), without(frames))

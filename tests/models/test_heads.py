@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reactometer.config import ModelConfig
+from reactometer.config import Config, ModelConfig
+from reactometer.models.architectures import length_cues
 from reactometer.models.batches import Batch, Stream
 from reactometer.models.heads import (
     GPU_BATCH_MULTIPLE,
@@ -21,8 +22,9 @@ from reactometer.models.heads import (
     encode_frames,
     encode_voice,
     pad_to_multiple,
+    visible_times,
 )
-from reactometer.models.registry import Encoders, load_encoders
+from reactometer.models.registry import Encoders, build_model, load_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 SEEN = torch.tensor([[True, False, True], [False, False, False]])
@@ -131,6 +133,42 @@ def test_features_are_put_on_a_scale_and_stay_zero_outside_the_mask() -> None:
     torch.testing.assert_close(scaled.values[SEEN], expected[SEEN])
     assert not scaled.values[~SEEN].any()
     assert scaled.mask is SEEN
+
+
+def test_only_seconds_reveal_the_length_of_a_clip() -> None:
+    """Of the same clip, twice as slow; the second step is masked in the first row, the second row has two
+    steps."""
+    mask = torch.tensor([[True, False, True, True], [True, True, False, False]])
+    times_s = torch.tensor([[0.5, 1.0, 1.5, 2.0], [1.0, 3.0, 0.0, 0.0]])
+    stream = Stream(torch.zeros(2, 4, 1), mask, times_s)
+    assert visible_times(stream, "seconds") is times_s
+    assert not visible_times(stream, "none").any()
+    gaps = visible_times(stream, "gaps")
+    torch.testing.assert_close(gaps[mask], torch.tensor([1.0, 1.0 / 0.75, 0.5 / 0.75, 1.0, 1.0]))
+    torch.testing.assert_close(visible_times(stream._replace(times_s=2 * times_s), "gaps"), gaps)
+    single = Stream(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool), torch.full((1, 1), 7.0))
+    assert visible_times(single, "gaps").tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet50-gru", "vit-transformer", "multimodal"])
+def test_a_configuration_says_whether_its_model_can_read_the_clip_length(name: str) -> None:
+    """Seconds change the answer exactly where they are a cue; without them only a GRU has one."""
+    torch.manual_seed(0)
+    for times in ("seconds", "none"):
+        config = Config.model_validate({"model": {"name": name, "times": times, "hidden": 16}})
+        network = build_model(
+            config.model, load_encoders(config.model, {"face": 4, "voice": 3}), [0.5]
+        ).eval()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        frames, voice = torch.randn(2, 3, 4), torch.randn(2, 40, 3)
+        batch = _batch(frames, voice)
+        slower = batch._replace(frame_times_s=3 * batch.frame_times_s, voice_times_s=3 * batch.voice_times_s)
+        with torch.inference_mode():
+            changes = not torch.equal(network(batch), network(slower))
+        cues = length_cues(config)
+        assert changes == any("seconds" in cue for cue in cues) == (times == "seconds" and name != "resnet50")
+        assert any("GRU" in cue for cue in cues) == (name == "resnet50-gru")
 
 
 def test_times_are_embedded_as_waves_from_a_quarter_second_to_two_minutes() -> None:

@@ -3,25 +3,31 @@ sizes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from reactometer.errors import ConfigError, WeightsError
-from reactometer.models.vision_encoders import ImageNormalizer
+from reactometer.models.backbones import describe_backbone, load_backbone, rebuild_backbone
+from reactometer.models.heads import encode_face
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder, ImageNormalizer
 from small_networks import (
     CLIPS,
     LAYERS,
     PATCHES,
     PICTURES,
     clip_encoder,
+    empty_batch,
     encode_clips,
     frame_encoder,
     pictures,
     reference,
     saved,
+    saved_classifier,
 )
 
 
@@ -176,6 +182,48 @@ def test_what_shows_in_a_corner_reaches_its_place_of_a_clip_s_grid_alone(kind: s
         assert moved.argmax() == index
         assert moved[index] > 1e-4
         assert moved.sum() == moved[index]
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet", "videomae"])
+def test_features_are_what_the_classifier_of_a_network_was_trained_on(kind: str, tmp_path: Path) -> None:
+    """Its class token, its pooled map, or the normalised mean: the classifier's layer turns them into its
+    answer."""
+    resnet = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    classifier = saved_classifier(tmp_path, kind, {"resnet": resnet, **PICTURES, **CLIPS}[kind])
+    frames = pictures(2, 8, 3, 64, 64) if kind == "videomae" else pictures(2, 3, 64, 64)
+    load, load_folder = (ClipEncoder, "clips") if kind == "videomae" else (FrameEncoder, "images")
+    net = load_backbone(str(tmp_path), load_folder)
+    rebuilt = rebuild_backbone(json.loads(json.dumps(describe_backbone(net))))
+    rebuilt.module.load_state_dict(net.module.state_dict())
+    with torch.inference_mode():
+        expected = classifier(pixel_values=(frames / 255 - 0.5) / 0.5).logits
+        for backbone in (net, rebuilt):
+            torch.testing.assert_close(classifier.classifier(load(backbone, 64).eval()(frames)), expected)
+
+
+@pytest.mark.parametrize("kind", ["frames", "clips"])
+def test_recomputed_activations_give_the_same_gradients_and_keep_less(kind: str) -> None:
+    torch.manual_seed(0)
+    encoder = (
+        clip_encoder("random:videomae-tiny", 64) if kind == "clips" else frame_encoder("random:vit-tiny", 64)
+    )
+    images, mask = pictures(3, 16, 3, 64, 64), torch.ones((3, 16), dtype=torch.bool)
+    batch = empty_batch(frames=images, frame_mask=mask, face_indices=torch.arange(48))
+    gradients, kept = [], [0, 0]
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[encoder.checkpointing] += tensor.nbytes
+        return tensor
+
+    for encoder.checkpointing in (False, True):
+        encoder.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = encode_face(encoder, batch).values.square().sum()
+        torch.autograd.backward(loss)
+        grads = [parameter.grad for parameter in encoder.parameters()]
+        gradients.append(torch.cat([grad.flatten() for grad in grads if grad is not None]))
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-3)
+    assert kept[1] < kept[0] / 10
 
 
 def test_another_kind_of_clip_encoder_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from reactometer.config import Config, ModelConfig
 from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import BLOCK_SIZE, Item
+from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import DataError, ModelError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.graph_check import check_graph
@@ -150,15 +151,16 @@ def test_networks_of_one_architecture_are_translated_once_and_keep_their_own_wei
 def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> None:
     network, config = _network(tmp_path, "given", person_norm=True)
     rng = np.random.default_rng(0)
-    mean, std = rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32)
-    network.scales["face"].mean.copy_(torch.from_numpy(mean))
-    network.scales["face"].std.copy_(torch.from_numpy(std))
-    stats = _write(tmp_path / "model", network, config).networks.training_stats
-    assert list(stats) == ["face"]
-    assert np.array_equal(stats["face"].mean, mean)
-    assert np.array_equal(stats["face"].std, std)
-    plain = config.model_copy(update={"person_norm": False})
-    assert _write(tmp_path / "plain", network, plain).networks.training_stats == {}
+    moments = FeatureStats(rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32))
+    whole, stats = Config.model_validate({"model": config}), {"face": moments}
+    folder = write_checkpoint(
+        tmp_path / "model", network, LABELS, whole, data={}, metrics={}, training_stats=stats
+    )
+    (stream, known), *others = load_model(folder, "cpu").networks.training_stats.items()
+    assert (stream, others) == ("face", [])
+    assert np.array_equal(known.mean, moments.mean)
+    assert np.array_equal(known.std, moments.std)
+    assert _write(tmp_path / "plain", network, config).networks.training_stats == {}
 
 
 @pytest.mark.slow

@@ -47,12 +47,23 @@ def audit(
     voice_features: Annotated[
         str | None, typer.Option(help="Columns of voice features, in a feature table.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Also say whether a model of this configuration can read the clip length."),
+    ] = None,
 ) -> None:
     """Check a dataset for leaks and shortcuts. The exit status is 1 if there is a leak."""
+    from reactometer.config import load_config
     from reactometer.evaluation.audit import audit as run
+    from reactometer.models.architectures import length_cues
 
+    cues = length_cues(load_config(config)) if config else ()
     result = run(data, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
     render_evaluation.print_audit(result)
+    if config and not cues:
+        render.results.print(f"{config}: the model cannot read the clip length")
+    for cue in cues:
+        render.results.print(f"{config}: the model can read the clip length: {cue}", style="yellow")
     raise typer.Exit(SOME_FAILED if result.leaks else OK)
 
 

@@ -12,7 +12,7 @@ from threading import get_ident
 
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.data.inputs import Item
-from reactometer.data.person_norm import FeatureStats, apply_person_norm, fit_person_stats, person_by_path
+from reactometer.data.person_norm import Shifts, clip_means, fit_shifts, person_by_path, shift_item
 from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel, load_model
@@ -40,7 +40,7 @@ DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 MIN_HOP_S = 0.01
 """Shorter than any frame; bounds the number of windows."""
 
-PersonStats = Sequence[Mapping[str, FeatureStats]]
+PersonShifts = Sequence[Shifts]
 """For each member of a model: statistics of one person's features, by stream."""
 
 
@@ -146,10 +146,10 @@ def predict(  # noqa: PLR0913 - options by keyword
     person_of = person_by_path(people or {}, paths)
     predictor = Predictor(model if isinstance(model, LoadedModel) else load_model(model), options)
     with progress_bar("predicting", len(paths), progress) as advance:
-        person_stats = fit_people(predictor, paths, person_of, isolated=isolated)
+        shifts = fit_people(predictor, paths, person_of, isolated=isolated)
         predictions = []
         for path in paths:
-            predictor.reset(person_stats.get(person_of.get(path, "")))
+            predictor.reset(shifts.get(person_of.get(path, "")))
             predictions += predictor.predict_file(path, isolated=isolated)
             advance()
     return predictions
@@ -186,10 +186,9 @@ class Predictor:
         )
         self.reset()
 
-    def reset(self, person_stats: PersonStats | None = None) -> None:
-        """Delete the features of the last file; ``person_stats`` belong to the next file's person, if
-        known."""
-        self._person_stats = person_stats or [{} for _ in self.model.members]
+    def reset(self, shifts: PersonShifts | None = None) -> None:
+        """Delete the features of the last file; ``shifts`` belong to the next file's person, if known."""
+        self._shifts = shifts or [{} for _ in self.model.members]
         self._caches = [
             FaceFeatureCache(member.networks, member.sampling)
             if member.networks.face and member.networks.face.kind == "frames" and member.sampling.uses_face
@@ -211,12 +210,9 @@ class Predictor:
         """Score segments of one file with all members; a frame encoder encodes each face crop once."""
         by_member = []
         with self._lock:
-            for member, cache, person_stats in zip(
-                self.model.members, self._caches, self._person_stats, strict=True
-            ):
-                training_stats = member.networks.training_stats if person_stats else {}
+            for member, cache, shifts in zip(self.model.members, self._caches, self._shifts, strict=True):
                 items = encoded_clips(member.networks, clips, member.sampling, cache)
-                normalised = (apply_person_norm(item, person_stats, training_stats) for item in items)
+                normalised = (shift_item(item, shifts) for item in items)
                 by_member.append(score_items(member.networks, normalised))
         return average_scores(by_member)
 
@@ -259,9 +255,8 @@ class Predictor:
 
 def fit_people(
     predictor: Predictor, paths: Sequence[str], person_of: Mapping[str, str], *, isolated: bool
-) -> dict[str, PersonStats]:
-    """Return statistics of each person's features over all their files, for models that normalise per
-    person."""
+) -> dict[str, PersonShifts]:
+    """Return the shifts of each person's features, for models that normalise per person."""
     members = list(enumerate(predictor.model.members))
     if not person_of or not any(member.config.model.person_norm for _, member in members):
         return {}
@@ -278,11 +273,12 @@ def fit_people(
                     for item in encoded_clips(member.networks, [clip], member.sampling)
                 ]
 
-    stats = fit_person_stats(items())
-    return {
-        person: [stats.get((number, person), {}) for number, _ in members]
-        for person in sorted(set(person_of.values()))
-    }
+    means, people = clip_means(items()), sorted(set(person_of.values()))
+    by_member = [
+        fit_shifts({name: means.get((number, name), {}) for name in people}, member.networks.training_stats)
+        for number, member in members
+    ]
+    return {person: [shifts[person] for shifts in by_member] for person in people}
 
 
 def _prepare_config_for(model: LoadedModel, options: PredictOptions) -> PrepareConfig:

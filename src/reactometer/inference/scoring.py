@@ -8,7 +8,7 @@ from itertools import groupby, islice
 
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ClipPart, InputSpec, Item, ItemLoader, split_parts
-from reactometer.data.person_norm import FeatureStats, PersonReader, fit_person_stats
+from reactometer.data.person_norm import FeatureStats, PersonReader, clip_means, fit_shifts
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.inputs import open_reader
 from reactometer.inference.runtime import Networks
@@ -135,7 +135,5 @@ def person_reader(
     """Wrap a reader to normalise items per person, with statistics of all clips of ``rows``; labels are not
     used."""
     parts = split_parts(rows)
-    people = fit_person_stats(
-        (rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts
-    )
-    return PersonReader(read, people, training_stats)
+    items = ((rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts)
+    return PersonReader(read, fit_shifts(clip_means(items), training_stats))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from reactometer.config import ModelConfig
+from reactometer.config import Config, ModelConfig
 from reactometer.errors import ConfigError, suggestion
 
 STARTER_NAME = "starter"
@@ -83,3 +83,26 @@ def get_modalities(config: ModelConfig) -> tuple[str, ...]:
     if get_architecture(config).head != "cross-modal":
         return ("face",)
     return ("face", "voice") if config.modalities == "both" else (config.modalities,)
+
+
+def length_cues(config: Config) -> tuple[str, ...]:
+    """Return, in words, how the configured model can read a clip's length instead of the reaction.
+
+    Measured on features of noise: docs/results.md.
+
+    Raises:
+        ConfigError: as :func:`get_architecture`.
+    """
+    model, head = config.model, get_architecture(config.model).head
+    is_convolution = model.voice_encoder == "convolution" and "voice" in get_modalities(model)
+    cues = []
+    if model.times == "seconds" and (
+        head in ("gru", "transformer") or is_convolution or (head == "cross-modal" and model.layers)
+    ):
+        cues.append('model.times = "seconds" is in its input; set model.times=none')
+    if head == "gru":
+        shortest_s = model.n_frames / config.prepare.rate_hz
+        cues.append(
+            f"a GRU counts frames; a clip under {shortest_s:.1f} s has fewer than {model.n_frames} of them"
+        )
+    return tuple(cues)

@@ -86,8 +86,7 @@ class StepConvolution(nn.Module):
 
     def forward(self, voice: Stream) -> Stream:
         """Encode standardised steps (B, N, M) to (B, N / 8, D), rounded up; step n is at the time of 8 n."""
-        times = voice.times_s / TYPICAL_S - 1.0
-        mask = voice.mask  # (B, N) each
+        times, mask = voice.times_s / TYPICAL_S - 1.0, voice.mask  # (B, N) each
         maps = torch.cat(
             (voice.values, torch.stack((times, torch.ones_like(times)), dim=2)), dim=2
         )  # (B, N, M + 2)
@@ -119,6 +118,7 @@ class SpeechEncoder(nn.Module):
     """
 
     input_kind: Final = "waveform"
+    checkpointing = False  # recompute activations in the backward pass
 
     def __init__(self, net: Backbone) -> None:
         super().__init__()

@@ -76,7 +76,7 @@ PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.jso
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network and the settings of its preprocessing, which are empty if unknown."""
+    """A network and the settings of its preprocessing, which are empty for random weights."""
 
     module: nn.Module
     settings: Mapping[str, Any]
@@ -95,8 +95,9 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
         input_kind: the input that the network must accept: "images", "clips" or "audio".
 
     Raises:
-        WeightsError: the encoder is unknown, unavailable or damaged, or its input is of another kind. No code
-            from a model's repository is run and no pickle is read.
+        WeightsError: the encoder is unknown, unavailable or damaged, its input is of another kind, or its
+            files do not contain the normalisation of its training. No code from a model's repository is run
+            and no pickle is read.
     """
     from transformers import AutoConfig
 
@@ -115,7 +116,9 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
         _check_input_kind(name, config, input_kind)
-        return Backbone(_load_pretrained(source, config), _read_preprocessor(source), pretrained=True)
+        settings = _read_preprocessor(source)
+        _check_normalisation(name, settings, input_kind)
+        return Backbone(_load_pretrained(source, config), settings, pretrained=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         fix = (
             "Check the name and the network; or set a folder with config.json and model.safetensors, or put "
@@ -132,6 +135,7 @@ def describe_backbone(net: Backbone) -> dict[str, Any]:
     return {
         "config": {key: value for key, value in module.config.to_dict().items() if key not in OMITTED_KEYS},
         "has_pooler": _has_pooler(module),
+        "has_fc_norm": hasattr(module, "fc_norm"),
         "settings": dict(net.settings),
         "pretrained": net.pretrained,
     }
@@ -145,6 +149,8 @@ def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
     module = AutoModel.from_config(AutoConfig.for_model(**description["config"]))
     if not description["has_pooler"]:
         module.pooler = None
+    if description.get("has_fc_norm"):
+        module.fc_norm = nn.LayerNorm(module.config.hidden_size)
     return Backbone(module, description["settings"], bool(description["pretrained"]))
 
 
@@ -171,17 +177,15 @@ def _build_random(config: Any) -> Any:
 
 def _load_pretrained(source: str, config: Any) -> Any:
     """Load a network in single precision. A pooler without pretrained weights is removed."""
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForVideoClassification
 
+    options = {"config": _disable_masking(config), "use_safetensors": True, "trust_remote_code": False}
     with quiet("transformers", sys.stderr):  # its report on the weights is checked below
         module, report = AutoModel.from_pretrained(
-            source,
-            config=_disable_masking(config),
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
+            source, **options, ignore_mismatched_sizes=True, output_loading_info=True
         )
+        if "fc_norm.weight" in report["unexpected_keys"]:  # VideoMAE keeps its final norm in the classifier
+            module.fc_norm = AutoModelForVideoClassification.from_pretrained(source, **options).fc_norm
     uninitialised = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     if any(name.startswith("pooler.") for name in uninitialised):
         module.pooler = None
@@ -222,3 +226,16 @@ def _read_preprocessor(source: str) -> dict[str, Any]:
             settings: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
             return settings.get("image_processor") or settings.get("feature_extractor") or settings
     return {}
+
+
+def _check_normalisation(name: str, settings: Mapping[str, Any], input_kind: str) -> None:
+    """Raise WeightsError if the settings lack the training's normalisation: no default fits all networks."""
+    required = ("do_normalize",) if input_kind == "audio" else ("image_mean", "image_std")
+    missing = [key for key in required if settings.get(key) is None]
+    if missing and settings.get("do_normalize") is not False:
+        example = {"do_normalize": True} if input_kind == "audio" else {key: [0.5] * 3 for key in required}
+        raise WeightsError(
+            f"the input normalisation of encoder '{name}' is unknown: no {' and '.join(missing)}",
+            fix=f"Copy {PREPROCESSOR_FILES[0]} from the encoder's source, or write it with the values of the "
+            f"training, such as {json.dumps(example)}",
+        )

@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
@@ -51,6 +52,7 @@ class PrecomputedFeatures(nn.Module):
         self.feature_size = feature_size
 
 
+Encoder = FrameEncoder | ClipEncoder | SpeechEncoder
 FaceEncoder = FrameEncoder | ClipEncoder | PrecomputedFeatures
 VoiceEncoder = LogMelEncoder | StepConvolution | SpeechEncoder | ContourEncoder | PrecomputedFeatures
 
@@ -71,7 +73,7 @@ def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
             for frames, mask in zip(batch.frames[has_face], batch.frame_mask[has_face], strict=True)
         ]
         inputs = torch.stack([frames[spread_indices(len(frames), encoder.n_frames)] for frames in clips])
-        values[has_face] = encoder(inputs)
+        values[has_face] = run_encoder(encoder, inputs, 1)
     return Stream(values.unsqueeze(1), has_face.unsqueeze(1), batch.frame_times_s[:, :1])
 
 
@@ -86,7 +88,7 @@ def encode_voice(encoder: VoiceEncoder, batch: Batch) -> Stream:
     values = torch.zeros((*batch.voice_mask.shape, encoder.feature_size), device=batch.voice.device)
     for i, mask in enumerate(batch.voice_mask):
         if mask.any():
-            values[i, mask] = encoder(batch.voice[i, mask].view(1, -1))[0]  # (N, D)
+            values[i, mask] = run_encoder(encoder, batch.voice[i, mask].view(1, -1), 1)[0]  # (N, D)
     return Stream(values, batch.voice_mask, batch.voice_times_s)
 
 
@@ -105,10 +107,20 @@ def encode_frames(encoder: FrameEncoder, frames: Tensor, face_indices: Tensor) -
     features = torch.zeros((len(images), encoder.feature_size), device=frames.device)
     if n_faces:
         indices = pad_to_multiple(face_indices) if frames.is_cuda else face_indices
-        encoded = encoder(images[indices])[:n_faces]  # (K, D)
+        encoded = run_encoder(encoder, images[indices], GPU_BATCH_MULTIPLE)[:n_faces]  # (K, D)
         is_complete = n_faces == len(images)
         features = encoded if is_complete else features.to(encoded.dtype).index_copy(0, face_indices, encoded)
     return features.view(*frames.shape[:2], encoder.feature_size)
+
+
+def run_encoder(encoder: Encoder, inputs: Tensor, chunk_size: int) -> Tensor:
+    """Encode inputs; with ``encoder.checkpointing``, recompute the activations of one chunk at a time."""
+    if not (encoder.checkpointing and torch.is_grad_enabled()):
+        features: Tensor = encoder(inputs)
+        return features
+    return torch.cat(
+        [checkpoint(encoder, chunk, use_reentrant=False) for chunk in torch.split(inputs, chunk_size)]
+    )
 
 
 def pad_to_multiple(indices: Tensor) -> Tensor:
@@ -138,11 +150,31 @@ class FeatureScaler(nn.Module):
         return stream._replace(values=((stream.values - self.mean) / self.std) * stream.mask.unsqueeze(2))
 
 
-class TimeEmbedding(nn.Module):
-    """Embedding of times in seconds, so that uneven sampling and gaps reach the head.
+def visible_times(stream: Stream, times: str) -> Tensor:
+    """Return the times (B, T) that the head receives.
 
-    Sines and cosines (Vaswani et al. 2017, but of seconds instead of indices) with periods from 0.25 s to 120
-    s, through a linear layer.
+    Args:
+        stream: features with their times in seconds.
+        times: "seconds"; "gaps", the time since the last step in the mask, in units of the mean gap; "none",
+            zeros. Only seconds reveal the length of a clip.
+    """
+    if times == "seconds":
+        return stream.times_s
+    if times == "none":
+        return torch.zeros_like(stream.times_s)
+    valid = move_valid_first(stream)
+    gaps_s = valid.times_s[:, 1:] - valid.times_s[:, :-1]  # (B, T - 1)
+    is_gap = valid.mask[:, 1:]
+    mean_s = (gaps_s * is_gap).sum(1, keepdim=True) / is_gap.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+    gaps = nn.functional.pad(gaps_s / mean_s.clamp(min=1e-6), (1, 0), value=1.0)  # (B, T)
+    return gaps.gather(1, (stream.mask.cumsum(1) - 1).clamp(min=0))  # back to the place of each step
+
+
+class TimeEmbedding(nn.Module):
+    """Embedding of the times that :func:`visible_times` leaves.
+
+    Sines and cosines (Vaswani et al. 2017, but of times instead of indices) with periods from 0.25 to 120
+    (s), through a linear layer.
     """
 
     rates: Tensor

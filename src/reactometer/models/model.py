@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from reactometer.inference.runtime import FaceInput, VoiceInput
 from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
@@ -19,6 +20,7 @@ from reactometer.models.heads import (
     VoiceEncoder,
     encode_face,
     encode_voice,
+    visible_times,
 )
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
@@ -42,6 +44,8 @@ class ReactionModel(nn.Module):
         label_mean: Tensor,
         *,
         frozen: bool,
+        freeze_batch_norm: bool = False,
+        times: str = "seconds",
     ) -> None:
         super().__init__()
         self.face_encoder, self.voice_encoder = face, voice
@@ -55,6 +59,8 @@ class ReactionModel(nn.Module):
         self.frozen = [encoder for encoder in (face, voice) if frozen and isinstance(encoder, Pretrained)]
         for encoder in self.frozen:
             encoder.requires_grad_(False)
+        self.freeze_batch_norm = freeze_batch_norm
+        self.times = times
 
     @property
     def scales(self) -> dict[str, FeatureScaler]:
@@ -88,8 +94,10 @@ class ReactionModel(nn.Module):
         face = voice = None
         if self.face_encoder is not None and self.face_scale is not None:
             face = self.face_scale(encode_face(self.face_encoder, batch))
+            face = face._replace(times_s=visible_times(face, self.times))
         if self.voice_encoder is not None and self.voice_scale is not None:
             voice = self.voice_scale(encode_voice(self.voice_encoder, batch))
+            voice = voice._replace(times_s=visible_times(voice, self.times))
             if isinstance(self.voice_encoder, LogMelEncoder | StepConvolution):
                 voice = self.voice_encoder(voice)
         return face, voice
@@ -120,17 +128,28 @@ class ReactionModel(nn.Module):
             face = PrecomputedFeatures(face.feature_size)
         if voice and voice in replaced:
             voice = PrecomputedFeatures(voice.feature_size)
-        model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
-        model.face_scale = self.face_scale
-        model.voice_scale = self.voice_scale
+        model = ReactionModel(
+            face, voice, self.head, self.output, self.label_mean, frozen=False, times=self.times
+        )
+        model.face_scale, model.voice_scale = self.face_scale, self.voice_scale
         return model.train(self.training)
 
     def train(self, mode: bool = True) -> ReactionModel:
-        """Set the mode of all modules except frozen encoders, which stay in evaluation mode."""
+        """Set the mode of all modules; frozen encoders and batch norms stay in evaluation mode."""
         super().train(mode)
         for encoder in self.frozen:
             encoder.eval()
+        if self.freeze_batch_norm:
+            for module in batch_norms(self.face_encoder):
+                module.eval()
         return self
+
+
+def batch_norms(encoder: nn.Module | None) -> list[nn.Module]:
+    """Return the batch norms of a pretrained encoder; random weights need the statistics of batches."""
+    if encoder is None or not encoder.pretrained:
+        return []
+    return [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
 
 
 def build_output_layer(n_features: int, label_mean: Sequence[float], dropout: float) -> nn.Module:

@@ -175,4 +175,13 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
     ]
     head = build_head(config, {name: encoder.feature_size for name, encoder in present.items()}, scaled)
     output = build_output_layer(head.embedding_size, label_mean, config.dropout)
-    return ReactionModel(face, voice, head, output, torch.tensor(label_mean), frozen=config.frozen)
+    return ReactionModel(
+        face,
+        voice,
+        head,
+        output,
+        torch.tensor(label_mean),
+        frozen=config.frozen,
+        freeze_batch_norm=config.freeze_batch_norm,
+        times=config.times,
+    )

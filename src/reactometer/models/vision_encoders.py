@@ -63,6 +63,7 @@ class FrameEncoder(nn.Module):
     """
 
     input_kind: Final = "frames"
+    checkpointing = False  # recompute activations in the backward pass
 
     def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()
@@ -71,6 +72,11 @@ class FrameEncoder(nn.Module):
         self.pretrained = net.pretrained
         self.pooling = pooling
         self.pixels = ImageNormalizer(net.settings)
+        module: Any = net.module
+        has_pooler = getattr(module, "pooler", None) is not None
+        has_class_token = hasattr(getattr(module, "embeddings", None), "cls_token")
+        is_autoencoder = module.config.model_type == "vit_mae"  # its class token has no training target
+        self.reads_class_token = net.pretrained and has_class_token and not (has_pooler or is_autoencoder)
         self.options = {}
         if _trained_px(net.module) not in (None, size_px) and _has_option(
             net.module, "interpolate_pos_encoding"
@@ -92,9 +98,9 @@ class FrameEncoder(nn.Module):
             frames: (K, 3, H, W) uint8 RGB.
 
         Returns:
-            (K, D) float32: with pooling "network" the network's pooled output, or the mean of its last hidden
-            states if it has no trained pooler; with "grid" the means of its last map over 4 x 4 cells, row by
-            row.
+            (K, D) float32: with pooling "network" the network's pooled output; if it has no trained pooler,
+            the class token that its classifier used, or the mean of its last hidden states. With "grid" the
+            means of its last map over 4 x 4 cells, row by row.
         """
         pixels = self.pixels(frames).contiguous(memory_format=torch.channels_last)
         output = self.net(pixel_values=pixels, **self.options)
@@ -106,6 +112,8 @@ class FrameEncoder(nn.Module):
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is not None:
             return pooled.mean((2, 3)) if pooled.ndim == 4 else pooled  # (K, D)
+        if self.reads_class_token:
+            return hidden[:, 0]
         return hidden.mean(1) if hidden.ndim == 3 else hidden.flatten(2).mean(2)
 
 
@@ -118,6 +126,7 @@ class ClipEncoder(nn.Module):
     """
 
     input_kind: Final = "clips"
+    checkpointing = False  # recompute activations in the backward pass
 
     def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()
@@ -134,6 +143,7 @@ class ClipEncoder(nn.Module):
         self.options = (
             {"skip_predictor": True} if _has_option(net.module, "skip_predictor") else {}
         )  # V-JEPA 2's
+        self.has_fc_norm = hasattr(net.module, "fc_norm")
         self.n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
         self.n_moments = self.n_frames // config.tubelet_size
         self.feature_size = int(config.hidden_size) * (math.prod(GRID) if pooling == "grid" else 1)
@@ -146,13 +156,18 @@ class ClipEncoder(nn.Module):
 
         Returns:
             (K, D) float32: with pooling "network" the mean of the last hidden states; with "grid" their means
-            over time and 4 x 4 cells, row by row.
+            over time and 4 x 4 cells, row by row. A classifier's norm of the mean is applied, to each cell.
         """
-        output = self.net(**{str(self.net.main_input_name): self.pixels(frames)}, **self.options)
+        net: Any = self.net
+        output = net(**{net.main_input_name: self.pixels(frames)}, **self.options)
         hidden: Tensor = output.last_hidden_state.float()  # (K, moments * patches, D of the network)
-        if self.pooling != "grid":
-            return hidden.mean(1)
-        return _pool_grid(hidden.view(len(hidden), self.n_moments, -1, hidden.shape[2]).mean(1))
+        means = hidden.mean(1, keepdim=True)  # (K, 1, D)
+        if self.pooling == "grid":
+            patches = hidden.view(len(hidden), self.n_moments, -1, hidden.shape[2]).mean(1)
+            means = _pool_grid(patches).view(len(hidden), -1, math.prod(GRID)).mT  # (K, 16, D)
+        if self.has_fc_norm:
+            means = net.fc_norm(means)
+        return means.mT.flatten(1)
 
 
 def _pool_grid(hidden: Tensor) -> Tensor:

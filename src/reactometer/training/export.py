@@ -42,7 +42,7 @@ from reactometer.models.model import ReactionModel
 from reactometer.models.registry import describe_encoders, save_weights
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 from reactometer.terminal import quiet
-from reactometer.training.features import encode_inputs, training_stats
+from reactometer.training.features import encode_inputs
 
 TOLERANCE = 1e-4
 """Maximum difference between an intensity of the graphs and of PyTorch, both in single precision."""
@@ -78,17 +78,18 @@ def write_checkpoint(
     *,
     data: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    training_stats: Mapping[str, FeatureStats] = {},
 ) -> Path:
     """Write the weights, graphs and ``model.json`` of a trained network into a folder; ``proof`` is empty.
 
-    The network is on the CPU, in evaluation mode. ``metrics`` are scores on val.
+    The network is on the CPU, in evaluation mode. ``metrics`` are scores on val. ``training_stats`` belong to
+    a model that normalises per person: statistics of the training clips' mean features, by stream.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(network, folder / WEIGHTS_FILE, config.training.store)
     graphs = build_export_specs(network, config.model)
-    stats = training_stats(network) if config.model.person_norm else {}
     for name, graph in graphs.items():
-        write_graph(graph, folder / name, stats if name == HEAD_GRAPH else {})
+        write_graph(graph, folder / name, training_stats if name == HEAD_GRAPH else {})
     inputs = zip(("face", "voice"), network.describe_inputs(), strict=True)
     description = {
         "config": config.model_dump(mode="json"),
@@ -239,7 +240,7 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
 def write_graph(graph: ExportSpec, file: Path, stats: Mapping[str, FeatureStats]) -> None:
     """Write a graph to one ONNX file, with dynamic sizes and, if that is exact, weights in half precision.
 
-    ``stats``, mean and standard deviation of the training set's features by stream, are kept as metadata.
+    ``stats``, statistics of the training clips' mean features by stream, are kept as metadata.
     """
     if graph.structure not in _templates:
         _templates[graph.structure] = _translate(graph)

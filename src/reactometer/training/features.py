@@ -13,7 +13,6 @@ import torch
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.feature_store import open_store
 from reactometer.data.inputs import InputSpec, Item, ItemLoader, MediaReader
-from reactometer.data.person_norm import FeatureStats
 from reactometer.inference.inputs import encode_split, masking_reader
 from reactometer.inference.runtime import encode_contours
 from reactometer.media.audio_features import MEL_BANDS
@@ -82,14 +81,6 @@ def encode_inputs(model: ReactionModel, item: Item, *, all_encoders: bool = Fals
         voice=voice,
         voice_times_s=voice_times_s,
     )
-
-
-def training_stats(model: ReactionModel) -> dict[str, FeatureStats]:
-    """Return the mean and standard deviation of the features over the training set, by stream."""
-    return {
-        stream: FeatureStats(scale.mean.cpu().numpy(), scale.std.cpu().numpy())
-        for stream, scale in model.scales.items()
-    }
 
 
 def _digest(model: ReactionModel, sampling: InputSpec) -> str:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ItemLoader, MediaReader, split_parts
 from reactometer.data.leakage import check_leaks
-from reactometer.data.person_norm import fit_stream_stats
+from reactometer.data.person_norm import FeatureStats, fit_population, fit_step_stats
 from reactometer.data.splits import assign_folds, folded_splits
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import MIN_CLIPS
 from reactometer.inference.checkpoint import sampling_of
 from reactometer.inference.scoring import person_reader
-from reactometer.models.audio_encoders import LogMelEncoder
+from reactometer.models.audio_encoders import LogMelEncoder, SpeechEncoder
 from reactometer.models.batches import PartDataset
 from reactometer.models.model import Pretrained, ReactionModel
 from reactometer.models.registry import build_model, load_encoders
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 from reactometer.terminal import is_first_process
-from reactometer.training.features import open_training_reader, training_stats
+from reactometer.training.features import open_training_reader
 from reactometer.training.module import ReactionData, varying_labels
 from reactometer.training.optim import on_gpu
 
@@ -40,6 +43,9 @@ class TrainingSetup:
     trainable: ReactionModel  # the same, without its frozen encoders
     data: ReactionData
     prepared: PreparedSet  # with the train and val split of the configured fold
+    training_stats: dict[
+        str, FeatureStats
+    ]  # of the clips' mean features; empty without normalisation per person
 
 
 def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> TrainingSetup:
@@ -81,14 +87,19 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     trainable = model.head_only()
     _fit_scalers(trainable, train, load_item)
     splits = {"train": PartDataset(train, load_item), "val": PartDataset(dataset.split("val"), load_item)}
+    stats: dict[str, FeatureStats] = {}
     if config.model.person_norm:
-        stats = training_stats(trainable)
+        stats = fit_population(
+            (train[part.index], load_item(train[part.index], part, None)) for part in split_parts(train)
+        )
         for split in splits.values():
             split.load_item = person_reader(load_item, split.rows, stats)
     data = ReactionData(**splits, labels=prepared.labels, config=config.training)
     model.train()  # Lightning does not change the mode, and frozen encoders stay in evaluation mode
     trainable.train()
-    return TrainingSetup(model, trainable, data, dataset)
+    if config.training.gradient_checkpointing:
+        _enable_checkpointing(model)
+    return TrainingSetup(model, trainable, data, dataset, stats)
 
 
 def _check_splits(prepared: PreparedSet) -> None:
@@ -115,6 +126,20 @@ def _check_splits(prepared: PreparedSet) -> None:
         )
 
 
+def _enable_checkpointing(model: ReactionModel) -> None:
+    """Recompute activations in the backward pass; raise ConfigError if batch norms would see only chunks."""
+    for encoder in (model.face_encoder, model.voice_encoder):
+        if isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder) and encoder not in model.frozen:
+            net: Any = encoder.net
+            if any(isinstance(module, _BatchNorm) and module.training for module in encoder.modules()):
+                raise ConfigError(
+                    "training.gradient_checkpointing needs encoders without batch statistics",
+                    got=f"batch norms in '{net.config.model_type}' that train",
+                    fix="Use a pretrained encoder with model.freeze_batch_norm=true",
+                )
+            encoder.checkpointing = True
+
+
 def _fit_scalers(network: ReactionModel, train: Sequence[PreparedRow], load_item: ItemLoader) -> None:
     """Set the scalers of features and of the log-mel spectrogram to mean and standard deviation over train
     clips.
@@ -129,7 +154,7 @@ def _fit_scalers(network: ReactionModel, train: Sequence[PreparedRow], load_item
         rows = [row for row in rows if row.has_sound]
         rows = rows[:: len(rows) // MAX_SCALE_CLIPS + 1]
         load_item = MediaReader(replace(load_item.input_spec, uses_face=False))
-    stats = fit_stream_stats(load_item(rows[part.index], part, None) for part in split_parts(rows))
+    stats = fit_step_stats(load_item(rows[part.index], part, None) for part in split_parts(rows))
     for stream in network.scales.keys() & stats.keys():
         network.scales[stream].mean.copy_(torch.from_numpy(stats[stream].mean))
         network.scales[stream].std.copy_(torch.from_numpy(stats[stream].std))

@@ -94,7 +94,8 @@ def train(
         network = setup.model.to("cpu").eval()
         labels = prepared.labels
         with atomic_folder(out / MODEL_DIR) as folder:
-            write_checkpoint(folder, network, labels, config, data=description, metrics=best)
+            statistics = {"data": description, "metrics": best, "training_stats": setup.training_stats}
+            write_checkpoint(folder, network, labels, config, **statistics)
             prove(folder, network, setup.prepared)
             _calibrate(folder, setup.prepared, progress)
     return out / MODEL_DIR
