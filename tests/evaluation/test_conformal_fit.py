@@ -154,14 +154,14 @@ def test_a_calibration_on_nine_clips_reports_how_far_it_may_be_off(
 ) -> None:
     """The true coverage is distributed as Beta(9, 1) over calibrations on nine clips."""
     by_modalities = {
-        "face": ModalityIntervals(9, 9, (), (0.2,), 0.31),
-        "voice": ModalityIntervals(5, 5, (), (1.0,), 1.0),
+        "face": ModalityIntervals(9, 9, 0.2, (), (0.2,), 0.31),
+        "voice": ModalityIntervals(5, 5, 1.0, (), (1.0,), 1.0),
     }
     fitted_on = {"name": "clips", "split": "val", "n_clips": 9, "n_people": 0}
     print_uncertainty(Uncertainty(0.9, by_modalities, fitted_on), "model")
     face, voice = capsys.readouterr().out.splitlines()[1:3]
-    assert face.split() == ["face", "9", "1", "9", "0.31", "72%", "to", "99%"]
-    assert voice.split() == ["voice", "5", "1", "5", "1.00", "too", "few"]
+    assert face.split() == ["face", "9", "2", "9", "0.31", "72%", "to", "99%"]
+    assert voice.split() == ["voice", "5", "2", "5", "1.00", "too", "few"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 SHAPE = WindowSpec(2.0, 1.0)
-SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, (0.5,), (0.1, 0.3), 0.4)}, {}, shortest_s=100.0)
+SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, 0.3, (), (0.1,), 0.4)}, {}, shortest_s=100.0)
 
 
 FACE, VOICE = FaceInput(kind="features", feature_size=3), VoiceInput(kind="features", feature_size=2)
@@ -117,7 +117,7 @@ def test_a_recalibrated_model_predicts_on_the_labels_scale() -> None:
     model = _model(sure=replace(SURE, recalibration=(curve, curve)))
     whole = _join(model, _score(0.4, 0.8))
     assert whole.intensities == pytest.approx((0.2, 0.4))
-    assert np.array(whole.intervals) == pytest.approx(np.array([[0.1, 0.3], [0.3, 0.5]]))
+    assert np.array(whole.intervals) == pytest.approx(np.array([[0.1, 0.3], [0.1, 0.7]]))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from reactometer.models.batches import collate
 from reactometer.models.registry import load_network
 from reactometer.paths import STARTER
 
-SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, (0.5,), (0.1, 0.3), 0.4)}, {})
+SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, 0.3, (), (0.1,), 0.4)}, {})
 
 Edit = Callable[[dict[str, Any]], object]
 

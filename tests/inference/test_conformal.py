@@ -40,8 +40,8 @@ def _sure() -> Uncertainty:
     return Uncertainty(
         coverage=0.9,
         by_modalities={
-            "face": ModalityIntervals(50, 20, (0.5,), (0.1, 0.4), 0.3),
-            "voice": ModalityIntervals(5, 5, (), (1.0,), 1.0),
+            "face": ModalityIntervals(50, 20, 0.4, (0.5,), (0.1, 0.3), 0.3),
+            "voice": ModalityIntervals(5, 5, 1.0, (), (1.0,), 1.0),
         },
         fitted_on={"name": "fv", "split": "val", "n_clips": 50},
         shortest_s=4.0,
@@ -82,19 +82,34 @@ def test_bins_have_clips_and_widths_follow_the_size_of_predictions() -> None:
     assert len(few.half_widths) < 8
     least = fit_intervals(predictions[:9], targets[:9], 0.9)
     assert (least.n_units, least.edges) == (9, ())
+    single = fit_intervals(predictions[:, :1], targets[:, :1], 0.9)
+    assert len(single.half_widths) > 1
+    assert single.bounds([0.3]).shape == (1, 2)
+
+
+def test_the_strongest_prediction_of_a_clip_has_a_width_of_its_own() -> None:
+    """Errors of the strongest are constant here, and those of the others are zero."""
+    predictions = np.random.default_rng(0).uniform(0.2, 0.4, size=(40, 3))
+    targets = np.where(predictions == predictions.max(axis=1, keepdims=True), predictions - 0.1, predictions)
+    bounds = fit_intervals(predictions, targets, 0.9).bounds([0.3, 0.39, 0.2])
+    assert bounds == pytest.approx(np.array([[0.3, 0.3], [0.29, 0.49], [0.2, 0.2]]))
+    assert fit_intervals(predictions[:8], targets[:8], 0.9).strongest == 1.0
+
+
+def test_constant_predictions_have_intervals() -> None:
     constant = fit_intervals(np.full((30, 2), 0.5), np.full((30, 2), 0.4), 0.9)  # no edge divides one value
     assert constant.bounds([0.0, 0.5]) == pytest.approx(np.array([[0.0, 0.1], [0.4, 0.6]]))
     with pytest.raises(ValueError, match="1 edges and 1 half widths"):
-        ModalityIntervals(9, 9, (0.5,), (0.1,), 0.2)
+        ModalityIntervals(9, 9, 0.1, (0.5,), (0.1,), 0.2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_people", [12, 60])
+@pytest.mark.parametrize("n_people", [24, 60])
 def test_intervals_by_size_cover_clips_of_new_people(n_people: int) -> None:
-    """Conditional coverage by simulation: 2,000 calibrations on five clips of each person, and a new person
-    each.
+    """Simulate 2,000 calibrations on five clips of each person, each with a new person.
 
-    Errors grow with the prediction, and differ by person (the standard deviation of their logarithm is 0.7).
+    Coverage holds by size of prediction and for the strongest emotion. Errors grow with the prediction, and
+    differ by person: the standard deviation of the logarithm of their scale is 0.7.
     """
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(n_people + 1), 5).astype(str)  # the last one is new
@@ -106,10 +121,10 @@ def test_intervals_by_size_cover_clips_of_new_people(n_people: int) -> None:
         fitted = fit_intervals(predictions[:-5], targets[:-5], 0.9, people[:-5].tolist())
         bounds, new = fitted.bounds(predictions[-5:]), targets[-5:]
         is_inside = (bounds[..., 0] <= new) & (new <= bounds[..., 1])
-        size = np.digitize(predictions[-5:], [0.35, 0.5, 0.65])
-        covered.append(
-            [is_inside[size == number].mean() if (size == number).any() else np.nan for number in range(4)]
-        )
+        bin_of = np.digitize(predictions[-5:], [0.35, 0.5, 0.65])
+        bin_of[np.arange(5), predictions[-5:].argmax(axis=1)] = 4  # the strongest emotion
+        bins = [is_inside[bin_of == number] for number in range(5)]
+        covered.append([inside.mean() if inside.size else np.nan for inside in bins])
     shares = np.nanmean(covered, axis=0)
     assert (shares > 0.88).all() and (shares < 0.92).all(), shares
 

@@ -26,8 +26,7 @@ MIN_LENGTH_RATIO = 0.5
 """A clip gets a warning if it is shorter than this share of the shortest training clip."""
 
 MAX_BINS, MIN_CLIPS_PER_BIN = 8, 20
-"""Maximum number of bins of predictions of similar size; minimum number of clips with a prediction in a bin.
-"""
+"""Maximum number of bins of predictions of similar size; minimum number of clips per bin."""
 
 Array = npt.NDArray[np.float64]
 
@@ -59,13 +58,13 @@ class TrainingDensity:
 
 @dataclass(frozen=True)
 class ModalityIntervals:
-    """Intervals by size of prediction, for predictions from face and voice, only the face, or only the
-    voice."""
+    """Intervals by size of prediction, from face and voice, only the face, or only the voice."""
 
     n_clips: int
     n_units: int  # minimum number of clips, or people, with a prediction in a bin
-    edges: tuple[float, ...]  # predictions that separate the bins, ascending
-    half_widths: tuple[float, ...]  # one more than edges; 1 if there are too few clips
+    strongest: float  # half width of a clip's largest prediction; 1 if there are too few clips
+    edges: tuple[float, ...]  # other predictions: values that separate their bins, ascending
+    half_widths: tuple[float, ...]  # of these bins, one more than edges
     width: float  # mean of high − low, within [0, 1], over the calibration clips
 
     def __post_init__(self) -> None:
@@ -73,13 +72,14 @@ class ModalityIntervals:
             raise ValueError(f"{len(self.edges)} edges and {len(self.half_widths)} half widths")
 
     def bounds(self, predictions: npt.ArrayLike) -> Array:
-        """Return the interval around each prediction, (...) in [0, 1]: (..., 2), clipped to [0, 1]."""
+        """Return the interval around each prediction, (..., L) in [0, 1]: (..., L, 2), clipped to [0, 1]."""
         values = np.asarray(predictions, dtype=np.float64)
         half = np.array(self.half_widths)[np.searchsorted(self.edges, values, side="right")]
+        half = np.where(_is_strongest(values), self.strongest, half)
         return np.stack([values - half, values + half], axis=-1).clip(0.0, 1.0)
 
 
-UNKNOWN = ModalityIntervals(0, 0, (), (1.0,), 1.0)
+UNKNOWN = ModalityIntervals(0, 0, 1.0, (), (1.0,), 1.0)
 """Intervals of modalities without calibration clips."""
 
 
@@ -156,12 +156,12 @@ class Uncertainty:
 def fit_intervals(
     predictions: npt.ArrayLike, targets: npt.ArrayLike, coverage: float, people: Sequence[str] | None = None
 ) -> ModalityIntervals:
-    """Fit intervals to calibration clips: one half width per bin of predictions of similar size, over all
-    labels.
+    """Fit intervals to calibration clips: one half width per bin of predictions of similar size.
 
     Mondrian conformal prediction (Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005,
-    section 4.5): coverage holds in each bin. All bins have about as many predictions. There are as many bins
-    as the clips allow, see :data:`MIN_CLIPS_PER_BIN`, at most :data:`MAX_BINS`.
+    section 4.5): coverage holds in each bin, over all labels. The strongest prediction of each clip is in a
+    separate bin. All other bins have about as many predictions. There are as many of these as the clips
+    allow, see :data:`MIN_CLIPS_PER_BIN`, at most :data:`MAX_BINS`.
 
     Args:
         predictions: (n, L) in [0, 1].
@@ -171,10 +171,13 @@ def fit_intervals(
     """
     values = np.asarray(predictions, dtype=np.float64)
     labels = np.asarray(targets, dtype=np.float64)
-    clips = np.repeat(np.arange(len(values)), values.shape[1])  # (n L,), as all arrays below
-    units = clips if people is None else np.repeat(np.array(people), values.shape[1])
-    residuals = np.abs(values - labels).ravel()
-    values = values.ravel()
+    clips = np.repeat(np.arange(len(values))[:, None], values.shape[1], axis=1)  # (n, L)
+    units = clips if people is None else np.array(people)[clips]
+    residuals = np.abs(values - labels)
+    is_strongest = _is_strongest(values)
+    strongest = conformal_half_width(residuals[is_strongest], units[is_strongest], coverage)
+    values, residuals = values[~is_strongest], residuals[~is_strongest]  # one dimension from here on
+    clips, units = clips[~is_strongest], units[~is_strongest]
     for n_bins in range(MAX_BINS, 0, -1):
         edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins))
         index = np.searchsorted(edges, values, side="right")
@@ -183,8 +186,17 @@ def fit_intervals(
         if n_clips >= MIN_CLIPS_PER_BIN and n_units >= min_calibration_size(coverage):
             break
     half_widths = [conformal_half_width(residuals[inside], units[inside], coverage) for inside in bins]
-    fitted = ModalityIntervals(len(labels), n_units, tuple(edges.tolist()), tuple(half_widths), 0.0)
-    return replace(fitted, width=float(np.diff(fitted.bounds(values)).mean()))
+    fitted = ModalityIntervals(
+        len(labels), n_units, strongest, tuple(edges.tolist()), tuple(half_widths), width=0.0
+    )
+    return replace(fitted, width=float(np.diff(fitted.bounds(predictions)).mean()))
+
+
+def _is_strongest(values: Array) -> npt.NDArray[np.bool_]:
+    """Mark the largest of each L values (..., L); nothing if there is one label."""
+    n_labels = values.shape[-1]
+    is_largest = np.arange(n_labels) == values.argmax(axis=-1, keepdims=True)
+    return np.asarray(is_largest & (n_labels > 1))
 
 
 def conformal_half_width(residuals: npt.NDArray[Any], units: npt.NDArray[Any], coverage: float) -> float:
