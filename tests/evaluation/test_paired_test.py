@@ -230,8 +230,8 @@ def test_p_of_single_emotions_are_corrected_for_their_number() -> None:
     np.testing.assert_allclose(correct_holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(correct_holm(np.array([0.9, 0.6])), [1.0, 1.0])
     generator = np.random.default_rng(0)
-    targets, *predictions = generator.normal(size=(3, 60, 6))
-    paired = compare_paired(targets, *predictions, list("abcdef"), Resampling(n_resamples=200))
+    targets, first, second = generator.normal(size=(3, 60, 6))
+    paired = compare_paired(targets, first, second, list("abcdef"), Resampling(n_resamples=200))
     by_label = paired.differences[3:]
     np.testing.assert_allclose(
         [item.corrected_p for item in by_label], correct_holm(np.array([item.p for item in by_label]))
