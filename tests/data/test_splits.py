@@ -95,6 +95,8 @@ def test_folds_are_by_stimulus_or_clip_where_people_tell_no_folds_apart() -> Non
     clips = [Clip(f"{row}", Path("a"), split="train", person="anna", labels=(0.5,)) for row in range(12)]
     assert choose_fold_unit(clips, 3) == "clip"
     assert [clip.split for clip in assign_folds(clips, 3, 0)].count("val") == 4
+    two = [replace(clip, person=f"{row % 2}") for row, clip in enumerate(clips)]
+    assert [choose_fold_unit(two, 3, nested=nested) for nested in (False, True)] == ["person", "clip"]
     filmed = [replace(clip, person=None, stimulus=f"film {row % 4}") for row, clip in enumerate(clips)]
     assert (choose_fold_unit(filmed, 4), choose_fold_unit(filmed, 5)) == ("stimulus", "clip")
     held_out = {clip.stimulus for clip in assign_folds(filmed, 4, 1) if clip.split == "val"}

@@ -25,6 +25,9 @@ DISJOINT_KEYS = ("person", "stimulus", "labels")
 """Keys that splits can be disjoint in. "labels" joins clips with equal label vectors, which share a stimulus.
 """
 
+MIN_NESTED_FOLDS = 3
+"""Minimum number of nested folds: one is held out, one chooses the epoch, one trains."""
+
 OFFICIAL_SPLIT = "official_split"
 """Column of a new split's table with the split of each clip before."""
 
@@ -67,12 +70,12 @@ def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
     return tuple(replace(clip, split=SPLITS[index_of_group[_group(clip, unit)]]) for clip in clips)
 
 
-def choose_fold_unit(clips: Iterable[Clip], n_folds: int) -> str:
-    """Return the unit of folds: "person"; "stimulus" or "clip" if fewer than two people are known."""
+def choose_fold_unit(clips: Iterable[Clip], n_folds: int, *, nested: bool = False) -> str:
+    """Return the unit of folds: "person"; "stimulus" or "clip" if too few people are known for any folds."""
     clips = tuple(clips)
-    for unit in ("person", "stimulus"):
-        names = {getattr(clip, unit) for clip in clips}
-        if len(names) > 1 and (unit == "person" or len(names) >= n_folds):
+    min_folds = MIN_NESTED_FOLDS if nested else 2
+    for unit, min_names in (("person", min_folds), ("stimulus", n_folds)):
+        if len({getattr(clip, unit) for clip in clips}) >= min_names:
             return unit
     return "clip"
 
@@ -89,13 +92,13 @@ def assign_folds(
     Raises:
         ConfigError: invalid fold, or fewer people than folds.
     """
-    min_folds = 3 if nested else 2
+    min_folds = MIN_NESTED_FOLDS if nested else 2
     if n_folds < min_folds or not 0 <= fold < n_folds:
         got = f"data.folds={n_folds}, data.fold={fold}"
         expected = f"{min_folds} folds or more, and a fold from 0 to folds - 1"
         raise ConfigError("invalid fold", got=got, expected=expected)
     in_folds = [clip for clip in clips if clip.split in folded_splits(nested) and (clip.labels or not nested)]
-    unit = choose_fold_unit(in_folds, n_folds)
+    unit = choose_fold_unit(in_folds, n_folds, nested=nested)
     sizes = Counter(_group(clip, unit) for clip in in_folds)
     if len(sizes) < n_folds:
         units = "people" if unit == "person" else f"{unit}s"

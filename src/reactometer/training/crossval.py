@@ -7,15 +7,13 @@ from pathlib import Path
 
 from reactometer.config import Config, load_config
 from reactometer.data.prepare import open_data
-from reactometer.data.splits import choose_fold_unit
+from reactometer.data.splits import MIN_NESTED_FOLDS, assign_folds, choose_fold_unit
 from reactometer.errors import ConfigError, OutputError
 from reactometer.evaluation.bootstrap import N_RESAMPLES
 from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.terminal import messages, progress_bar
 from reactometer.training.train import MODEL_DIR, train_once
-
-MIN_PEOPLE = 3
 
 
 def crossval(
@@ -59,19 +57,17 @@ def crossval(
     if leave_one_person_out:
         people = [clip.person for clip in clips]
         folds, n_unknown = len(set(people) - {None}), people.count(None)
-        if n_unknown or folds < MIN_PEOPLE:
+        if n_unknown or folds < MIN_NESTED_FOLDS:
             raise ConfigError(
                 "leaving one person out needs the person of each clip",
                 got=f"{folds} people, and {n_unknown} clips of unknown people",
-                expected=f"at least {MIN_PEOPLE} people",
+                expected=f"at least {MIN_NESTED_FOLDS} people",
                 fix="Fill the column person, or use --folds",
             )
-    unit = choose_fold_unit(clips, folds)
+    assign_folds([row.clip for row in prepared.rows], folds, 0, nested=True)  # raises before the slow part
+    unit = choose_fold_unit(clips, folds, nested=True)
     if progress:
-        has_people = all(clip.person for clip in clips)
-        reason = (
-            "" if unit == "person" else ": all are of one person" if has_people else ": people are unknown"
-        )
+        reason = "" if unit == "person" else f": fewer than {MIN_NESTED_FOLDS} people are known"
         messages.print(f"{len(clips)} clips in {folds} folds, disjoint by {unit}{reason}")
     with progress_bar("cross-validating", folds, progress) as advance:
         for fold in range(folds):
