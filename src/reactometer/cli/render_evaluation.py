@@ -238,8 +238,8 @@ def print_split(result: CleanSplit) -> None:
         sources = ", ".join(
             f"{name} from {source}" for name, source in result.sources.items() if result.n_clips[name]
         )
-        results.print(f"within the existing splits, as people are unknown or by --within-split: {sources}")
-        results.print(f"{result.n_dropped} clips dropped: their {keys} is held out in another split")
+        results.print(f"within the existing splits, because people are unknown or by request: {sources}")
+        results.print(f"{result.n_dropped} clips dropped, because another split has their {keys}")
     if result.n_left_out:
         results.print(f"{result.n_left_out} clips left out: without labels, or unusable")
     results.print(f"manifest: {result.path}")
