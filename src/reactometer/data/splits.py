@@ -240,8 +240,14 @@ def split(
         for clip, index, in_place in zip(clips, splits, in_source, strict=True)
         if in_place
     ]
-    write_listing(out, assigned, manifest.labels, [OFFICIAL_SPLIT] if has_splits else ())
     counts = np.bincount(splits[in_source], minlength=len(SPLITS))
+    if (counts[shares > 0] == 0).any():
+        raise DataError(
+            "no clips are left in a split within the existing splits",
+            got=", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts, strict=True)),
+            fix="Choose other shares with --val and --test, or add clips",
+        )
+    write_listing(out, assigned, manifest.labels, [OFFICIAL_SPLIT] if has_splits else ())
     return CleanSplit(
         path=out,
         labels=manifest.labels,
