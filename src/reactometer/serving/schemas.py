@@ -11,18 +11,18 @@ from reactometer.types import Prediction
 
 
 class Intensity(BaseModel):
-    """The intensity of one emotion; for a whole clip, with its interval (if calibrated) and its peak."""
+    """The intensity of one emotion."""
 
     value: float = Field(description="In [0, 1].", examples=[0.412])
+
+
+class ClipIntensity(Intensity):
+    """The intensity of one emotion in the whole clip, with its interval (if calibrated) and its peak."""
+
     low: float | None = Field(None, description="Low end of the interval, in [0, 1].", examples=[0.18])
     high: float | None = Field(None, description="High end of the interval, in [0, 1].", examples=[0.64])
     peak: float | None = Field(None, description="Largest intensity of the timeline.", examples=[0.71])
-    peak_s: float | None = Field(
-        None, description="Middle of the window of the peak, seconds.", examples=[3.0]
-    )
-
-
-Intensities = dict[str, Intensity]
+    peak_s: float | None = Field(None, description="Time of the peak, seconds.", examples=[3.0])
 
 
 class TimelineWindow(BaseModel):
@@ -33,7 +33,7 @@ class TimelineWindow(BaseModel):
     state: str = Field(description="face, or no_face (only the voice is used).", examples=["face"])
     face_share: float = Field(description="Share of the sampled frames that show the face.", examples=[1.0])
     warnings: str | None = Field(description="Reasons not to use the intensities of this window.")
-    intensities: Intensities | None
+    intensities: dict[str, Intensity] | None
 
 
 class ClipEvent(BaseModel):
@@ -67,7 +67,7 @@ class ClipPrediction(BaseModel):
     sound: bool | None = Field(description="The clip has audible sound.")
     warnings: str | None = Field(description="Reasons not to use the intensities.")
     notes: list[str] = Field(description="Unscored parts of the clip, and changes of values.")
-    intensities: Intensities | None
+    intensities: dict[str, ClipIntensity] | None
     timeline: list[TimelineWindow]
     events: list[ClipEvent]
     frames: list[SampledFrame] | None = Field(None, description="Only with frames=true.")
