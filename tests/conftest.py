@@ -152,7 +152,7 @@ def features_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         from reactometer.training.export import write_checkpoint
 
         torch.manual_seed(0)
-        config = Config.model_validate({"model": {"name": "multimodal", "hidden": 8, "attention_heads": 2}})
+        config = Config.model_validate({"model": {"name": "multimodal", "hidden": 8}})
         encoders = load_encoders(config.model, {"face": 3, "voice": 2})
         network = build_model(config.model, encoders, [0.5, 0.5]).eval()
         write_checkpoint(out, network, ("Joy", "Fear"), config, data={"clips": 3}, metrics={"mae": 0.1})

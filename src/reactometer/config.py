@@ -97,11 +97,9 @@ class ModelConfig(_Section):
     """Centre crop of the prepared face crop, as a share of its side; below 1 for encoders trained on tight
     crops."""
     hidden: Annotated[int, Field(ge=1, le=8192)] = 128
-    """Width of the GRU, the transformers and the fusion of face and voice."""
+    """Width of the GRU, the transformers (a multiple of 4) and the fusion of face and voice."""
     layers: Annotated[int, Field(ge=0, le=24)] = 2
     """Number of transformer layers; 0, only in a multimodal model: no transformer."""
-    attention_heads: Annotated[int, Field(ge=1)] = 4
-    """Number of attention heads of the transformers; must divide ``hidden``."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Dropout probability inside the head."""
     input_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

@@ -67,7 +67,7 @@ def _config(data: Path, tmp_path: Path, **settings: object) -> Config:
     data_settings = {"face_features": "AU*,pose_*", "voice_features": "voice_*", "labels": LABELS, **settings}
     return Config(
         data=DataConfig.model_validate({"path": data, "cache": tmp_path / "cache", **data_settings}),
-        model=ModelConfig(name="multimodal", hidden=16, attention_heads=2, layers=1),
+        model=ModelConfig(name="multimodal", hidden=16, layers=1),
         training=TrainingConfig(
             out=tmp_path / "run", epochs=2, batch_size=8, accumulate=1, accelerator="cpu"
         ),

@@ -189,11 +189,11 @@ def test_times_are_embedded_as_waves_from_a_quarter_second_to_two_minutes() -> N
 
 
 def test_a_transformer_is_normalised_first_and_takes_the_batch_first() -> None:
-    blocks = build_transformer(ModelConfig(hidden=8, layers=3, attention_heads=2, dropout=0.25))
+    blocks = build_transformer(ModelConfig(hidden=8, layers=3, dropout=0.25))
     assert len(blocks.layers) == 3
     for layer in blocks.layers:
         assert isinstance(layer, torch.nn.TransformerEncoderLayer)
-        assert (layer.norm_first, layer.self_attn.batch_first, layer.self_attn.num_heads) == (True, True, 2)
+        assert (layer.norm_first, layer.self_attn.batch_first, layer.self_attn.num_heads) == (True, True, 4)
         assert (layer.linear1.out_features, layer.linear1.in_features) == (32, 8)
         assert (layer.dropout.p, layer.self_attn.dropout, layer.activation) == (
             0.25,

@@ -40,7 +40,7 @@ TINY = {
 
 def _model(name: str, feature_dims: dict[str, int] | None = None, **settings: object) -> ReactionModel:
     torch.manual_seed(0)
-    about = {"name": name, "encoder": TINY.get(name), "size_px": SIZE_PX, "hidden": 8, "attention_heads": 2}
+    about = {"name": name, "encoder": TINY.get(name), "size_px": SIZE_PX, "hidden": 8}
     config = ModelConfig.model_validate({**about, **settings})
     model = build_model(config, load_encoders(config, feature_dims), MEAN)
     if isinstance(model.head, CrossModalHead) and model.head.attends:
@@ -90,7 +90,7 @@ def test_unseen_frames_have_no_influence(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50-gru", "vit-transformer", "multimodal"])
 def test_order_and_time_of_the_frames_reach_the_score(name: str) -> None:
-    model = _model(name)
+    model = _model(name, times="seconds")
     item = _item(1, frames=6, steps=100)
     for other in (replace(item, frames=item.frames[::-1].copy()), replace(item, times_s=item.times_s * 3)):
         assert (_score(model, item) - _score(model, other)).abs().max() > 1e-6
@@ -208,7 +208,8 @@ def test_attention_and_gru_see_no_padding() -> None:
 
 def test_the_score_of_a_convolution_over_steps_follows_their_time() -> None:
     """Without a transformer, and its embedding of time, nothing else could tell."""
-    model = _model("multimodal", feature_dims={"face": 0, "voice": 5}, voice_encoder="convolution", layers=0)
+    settings = {"voice_encoder": "convolution", "layers": 0, "times": "seconds"}
+    model = _model("multimodal", feature_dims={"face": 0, "voice": 5}, **settings)
     voice = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     times_s, nothing = np.arange(40, dtype=np.float32) * np.float32(0.1), np.zeros(0, np.float32)
     item = Item(np.zeros((0, 0), np.float32), nothing.astype(bool), nothing, voice, times_s)
@@ -221,7 +222,7 @@ def test_the_score_of_a_convolution_over_steps_follows_their_time() -> None:
 
 def _transformer_head() -> TransformerHead:
     torch.manual_seed(0)
-    return TransformerHead(4, ModelConfig(hidden=6, layers=2, attention_heads=2)).eval()
+    return TransformerHead(4, ModelConfig(hidden=8, layers=2)).eval()
 
 
 def _stream() -> Stream:
@@ -284,8 +285,8 @@ def test_unknown_names_get_a_suggestion() -> None:
         _model("resnet5")
     with pytest.raises(WeightsError, match=r"random:resnet-5'.*'resnet-50'"):
         _model("resnet50", encoder="random:resnet-5")
-    with pytest.raises(ConfigError, match=r"hidden.*model.attention_heads.*8 and 3"):
-        _model("multimodal", attention_heads=3)
+    with pytest.raises(ConfigError, match=r"hidden.*got 6.*multiple of 4"):
+        _model("multimodal", hidden=6)
 
 
 def test_batches_are_what_lightning_can_move() -> None:

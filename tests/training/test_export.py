@@ -52,7 +52,7 @@ IN_EIGHT_BITS = ("resnet50", "pictures-siglip", "clips-vjepa2", "hubert")
 def _network(folder: Path, name: str, seed: int = 0, **settings: object) -> tuple[ReactionModel, ModelConfig]:
     """Build a network whose answers vary, and return its configuration."""
     torch.manual_seed(seed)
-    about = {"size_px": SIZE_PX, "hidden": 8, "attention_heads": 2, "layers": 1, **NETWORKS[name], **settings}
+    about = {"size_px": SIZE_PX, "hidden": 8, "layers": 1, **NETWORKS[name], **settings}
     feature_dims = about.pop("given", None)
     for key in ("encoder", "voice_encoder"):
         if isinstance(about.get(key), dict):  # a network to be made

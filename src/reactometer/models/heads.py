@@ -19,6 +19,9 @@ from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, Spe
 from reactometer.models.batches import Batch, Stream
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
+ATTENTION_HEADS = 4
+"""Number of attention heads of the transformers."""
+
 
 def masked_moments(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the mean and the standard deviation over the steps in the mask.
@@ -205,7 +208,7 @@ def build_transformer(config: ModelConfig) -> nn.TransformerEncoder:
     """Build a pre-norm transformer encoder, batch first."""
     size = config.hidden
     layer = nn.TransformerEncoderLayer(
-        size, config.attention_heads, 4 * size, config.dropout, "gelu", batch_first=True, norm_first=True
+        size, ATTENTION_HEADS, 4 * size, config.dropout, "gelu", batch_first=True, norm_first=True
     )
     return nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(size), enable_nested_tensor=False)
 
@@ -437,13 +440,14 @@ def build_head(
     """Build the head that a configuration names, from the number of features per step by modality.
 
     Raises:
-        ConfigError: ``model.hidden`` is not divisible by ``model.attention_heads``.
+        ConfigError: ``model.hidden`` is not a multiple of :data:`ATTENTION_HEADS`.
     """
     head = get_architecture(config).head
-    if head in ("transformer", "cross-modal") and config.hidden % config.attention_heads:
+    if head in ("transformer", "cross-modal") and config.hidden % ATTENTION_HEADS:
         raise ConfigError(
-            "model.hidden is not divisible by model.attention_heads",
-            got=f"{config.hidden} and {config.attention_heads}",
+            "model.hidden does not fit the transformer",
+            got=config.hidden,
+            expected=f"a multiple of {ATTENTION_HEADS}, the number of attention heads",
         )
     if head == "cross-modal":
         return CrossModalHead(sizes, scaled, config)
