@@ -88,34 +88,46 @@ def measure_coverage(
     has_interval = np.isfinite(low)
     if not has_interval.any():
         return None
-
-    def covered(selected: npt.NDArray[np.bool_]) -> CoveredShare:  # (clips, L), or one row or column
-        chosen = selected & has_interval
-        counts = np.column_stack(
-            [chosen.sum(axis=1), (chosen & (low <= targets) & (targets <= high)).sum(axis=1)]
-        )
-        shares = resampling.resample(
-            counts, lambda sums: sums[:, 1] / np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
-        )
-        return CoveredShare(interval(shares), float((high - low)[chosen].mean()), int(chosen.sum()))
-
+    is_inside = (low <= targets) & (targets <= high)  # (clips, L)
     columns = np.arange(len(labels))
-    basis = table["basis"].to_numpy()
+    basis = table["basis"].to_numpy()[:, None]
     size = np.searchsorted(SIZE_EDGES, predictions, side="right")
     sizes = [f"{start:g} to {end:g}" for start, end in pairwise((0.0, *SIZE_EDGES, 1.0))]
-    by_size = {name: size == number for number, name in enumerate(sizes)}
-    by_size[STRONGEST] = columns == predictions.argmax(axis=1)[:, None]
+    groups = {
+        "overall": {"": has_interval},
+        "by_label": {label: has_interval & (columns == number) for number, label in enumerate(labels)},
+        "by_size": {
+            **{name: has_interval & (size == number) for number, name in enumerate(sizes)},
+            STRONGEST: has_interval & (columns == predictions.argmax(axis=1)[:, None]),
+        },
+        "by_modalities": {str(name): has_interval & (basis == name) for name in np.unique(basis)},
+    }
+    groups = {kind: {key: mask for key, mask in by.items() if mask.any()} for kind, by in groups.items()}
+    masks = [mask for by in groups.values() for mask in by.values()]  # (clips, L) each
+    n_labels = np.stack([mask.sum(axis=1) for mask in masks], axis=1)  # (clips, groups)
+    n_inside = np.stack([(mask & is_inside).sum(axis=1) for mask in masks], axis=1)
+
+    def share_inside(
+        sums: Array,
+    ) -> Array:  # (R, 2 groups) -> (R, groups); NaN if a resample has none of a group
+        total, inside = np.split(sums, 2, axis=1)
+        return inside / np.where(total > 0, total, np.nan)
+
+    shares = iter(resampling.resample(np.hstack([n_labels, n_inside]), share_inside).T)
+    covered = {
+        kind: {
+            key: CoveredShare(interval(next(shares)), float((high - low)[mask].mean()), int(mask.sum()))
+            for key, mask in by.items()
+        }
+        for kind, by in groups.items()
+    }
     flagged = table[table["warnings"] != ""]
     return Coverage(
         nominal=nominal,
-        overall=covered(has_interval),
-        by_label={label: covered(columns == number) for number, label in enumerate(labels)},
-        by_size={
-            name: covered(selected) for name, selected in by_size.items() if (selected & has_interval).any()
-        },
-        by_modalities={
-            name: covered((basis == name)[:, None]) for name in sorted(set(basis[has_interval.all(axis=1)]))
-        },
+        overall=covered["overall"][""],
+        by_label=covered["by_label"],
+        by_size=covered["by_size"],
+        by_modalities=covered["by_modalities"],
         n_clips=int(has_interval.all(axis=1).sum()),
         warnings=dict(flagged[["File_ID", "warnings"]].to_numpy().tolist()),
         is_in_sample=is_in_sample,
