@@ -11,7 +11,7 @@ import pytest
 import reactometer
 from reactometer.cli.app import main
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ConfigError, OutputError
+from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.training.compare import Comparison, as_table, markdown
 
 SMALL = [
@@ -87,5 +87,7 @@ def test_runs_of_other_settings_are_not_mixed_in(made: Comparison, prepared: Pre
     config = CONFIGS / "resnet50-gru.toml"
     with pytest.raises(OutputError, match=r"resnet50-gru-seed0.*another configuration"):
         reactometer.compare([config], prepared.folder, made.folder, overrides=[*SMALL, "model.dropout=0.3"])
+    with pytest.raises(DataError, match=r"held-out clips.*'train'"):
+        reactometer.compare([config], prepared.folder, made.folder, split="train")
     with pytest.raises(ConfigError, match="same name"):
         reactometer.compare([config, CONFIGS.parent / config.name], prepared.folder, made.folder)

@@ -12,7 +12,7 @@ import pytest
 
 from reactometer.data.cache import PreparedSet, write_index
 from reactometer.data.splits import assign_folds
-from reactometer.errors import ConfigError, OutputError
+from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.training.crossval import crossval
 
@@ -56,3 +56,7 @@ def test_people_are_needed_to_leave_one_out(toml: Path, prepared: PreparedSet, t
         crossval(toml, tmp_path / "cv", [f'data.path="{folder}"'], leave_one_person_out=True, progress=False)
     with pytest.raises(ConfigError, match="more folds than people"):
         crossval(toml, tmp_path / "cv", [f'data.path="{prepared.folder}"'], folds=len(rows), progress=False)
+    copies = (replace(rows[0], sha256="a" * 64), replace(rows[-1], sha256="a" * 64))
+    write_index(replace(prepared, folder=folder, rows=(copies[0], *rows[1:-1], copies[1])))
+    with pytest.raises(DataError, match=r"copies of a clip.*file: 1 in"):
+        crossval(toml, tmp_path / "cv", [f'data.path="{folder}"'], folds=len(rows) - 5, progress=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from reactometer.config import load_config
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.baselines import predict_from_length
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.evaluation.evaluate import evaluate, open_for_model
@@ -72,6 +72,12 @@ def compare(
         ConfigError, DataError, WeightsError: the configurations or the data cannot be used.
         OutputError: ``out`` contains runs of other configurations.
     """
+    if split not in ("val", "test"):
+        raise DataError(
+            "models are compared on held-out clips",
+            got=f"split '{split}'",
+            expected="test, or val to select one",
+        )
     out, configs = Path(out), as_path_list(configs)
     configurations = {
         Path(path).stem: load_config(Path(path), [*overrides, f'data.path="{data}"']) for path in configs
@@ -199,4 +205,6 @@ def markdown(comparison: Comparison) -> str:
         "median "
         "seed; an undefined score, such as a constant's, counts as 0 in the differences."
     )
+    if comparison.split == "val":
+        notes += " val chose the epochs, so the scores are slightly too high."
     return "\n".join([*lines, "", notes, ""])

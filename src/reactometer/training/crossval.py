@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reactometer.config import Config, load_config
+from reactometer.data.cache import PreparedSet
+from reactometer.data.leakage import find_same_files
 from reactometer.data.prepare import open_data
 from reactometer.data.splits import MIN_NESTED_FOLDS, assign_folds, choose_fold_unit
-from reactometer.errors import ConfigError, OutputError
+from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.bootstrap import N_RESAMPLES
 from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate
 from reactometer.inference.checkpoint import join_models, load_model
@@ -64,7 +67,7 @@ def crossval(
                 expected=f"at least {MIN_NESTED_FOLDS} people",
                 fix="Fill the column person, or use --folds",
             )
-    assign_folds([row.clip for row in prepared.rows], folds, 0, nested=True)  # raises before the slow part
+    _check_copies(prepared, folds)
     unit = choose_fold_unit(clips, folds, nested=True)
     if progress:
         reason = "" if unit == "person" else f": fewer than {MIN_NESTED_FOLDS} people are known"
@@ -93,3 +96,16 @@ def crossval(
         out=out,
         progress=progress,
     )
+
+
+def _check_copies(prepared: PreparedSet, folds: int) -> None:
+    """Raise DataError if copies of a clip are in several folds."""
+    for fold in range(folds):
+        clips = assign_folds([row.clip for row in prepared.rows], folds, fold, nested=True)
+        rows = [replace(row, clip=clip) for row, clip in zip(prepared.rows, clips, strict=True)]
+        if leaks := [leak for leak in find_same_files(rows) if leak.splits[1] == "test"]:
+            raise DataError(
+                f"{prepared.folder}: copies of a clip are in several folds",
+                got=str(leaks[0]),
+                fix="Delete the copies",
+            )
