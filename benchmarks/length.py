@@ -1,7 +1,7 @@
 """Can a model read the length of a clip? Each architecture on features of pure noise, whose label is the
 clip's length.
 
-    python benchmarks/length.py [--out length] [--heads resnet50,resnet50-gru] [--times none,gaps,seconds]
+    python benchmarks/length.py [--out length] [--heads resnet50,resnet50-gru] [--times none,seconds]
 
 A table of features: 8 numbers per frame without any meaning. Clips of 6 to 14 s have 32 frames each, evenly
 spaced, as ``model.n_frames`` samples them; clips of 2 to 5 s have 6 frames per second, so that their number
@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("length"))
     parser.add_argument("--heads", default=",".join(ARCHITECTURES))
-    parser.add_argument("--times", default="none,gaps,seconds")
+    parser.add_argument("--times", default="none,seconds")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     training = [f"training.{setting}" for setting in TRAINING.split()]

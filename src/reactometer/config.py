@@ -86,9 +86,9 @@ class ModelConfig(_Section):
     person_norm: bool = False
     """Move each person's mean features to the training set's, as far as the clips vary; needs frozen encoders
     or feature tables."""
-    times: Literal["seconds", "gaps", "none"] = "none"
-    """Times of the steps in the head's input: "none"; "gaps", relative to the clip's mean gap; or "seconds",
-    which reveal the clip's length, and with it the stimulus if both are equally long."""
+    times: Literal["none", "seconds"] = "none"
+    """Times of the steps in the head's input: "none", or "seconds", which reveal the length of the clip, and
+    with it the stimulus if both are equally long."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
     """Number of input frames per clip, evenly spaced."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224

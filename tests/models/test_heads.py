@@ -22,7 +22,7 @@ from reactometer.models.heads import (
     encode_frames,
     encode_voice,
     pad_to_multiple,
-    visible_times,
+    spread_steps,
 )
 from reactometer.models.registry import Encoders, build_model, load_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
@@ -135,19 +135,14 @@ def test_features_are_put_on_a_scale_and_stay_zero_outside_the_mask() -> None:
     assert scaled.mask is SEEN
 
 
-def test_only_seconds_reveal_the_length_of_a_clip() -> None:
-    """Of the same clip, twice as slow; the second step is masked in the first row, the second row has two
-    steps."""
-    mask = torch.tensor([[True, False, True, True], [True, True, False, False]])
-    times_s = torch.tensor([[0.5, 1.0, 1.5, 2.0], [1.0, 3.0, 0.0, 0.0]])
-    stream = Stream(torch.zeros(2, 4, 1), mask, times_s)
-    assert visible_times(stream, "seconds") is times_s
-    assert not visible_times(stream, "none").any()
-    gaps = visible_times(stream, "gaps")
-    torch.testing.assert_close(gaps[mask], torch.tensor([1.0, 1.0 / 0.75, 0.5 / 0.75, 1.0, 1.0]))
-    torch.testing.assert_close(visible_times(stream._replace(times_s=2 * times_s), "gaps"), gaps)
-    single = Stream(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool), torch.full((1, 1), 7.0))
-    assert visible_times(single, "gaps").tolist() == [[1.0]]
+def test_attention_gets_the_same_number_of_steps_whatever_their_number() -> None:
+    """The steps in the mask, in order: half of eight, each of two twice, none of none."""
+    mask = torch.tensor([[True] * 8, [False, True, False, True] + [False] * 4, [False] * 8])
+    times_s = torch.arange(8.0).expand(3, 8)
+    steps = spread_steps(Stream(times_s.unsqueeze(2), mask, times_s), 4)
+    assert steps.values[:2, :, 0].tolist() == [[1.0, 3.0, 5.0, 7.0], [1.0, 1.0, 3.0, 3.0]]
+    assert steps.times_s[:2].tolist() == steps.values[:2, :, 0].tolist()
+    assert steps.mask.tolist() == [[True] * 4, [True] * 4, [False] * 4]
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50-gru", "vit-transformer", "multimodal"])

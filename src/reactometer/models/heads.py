@@ -153,28 +153,8 @@ class FeatureScaler(nn.Module):
         return stream._replace(values=((stream.values - self.mean) / self.std) * stream.mask.unsqueeze(2))
 
 
-def visible_times(stream: Stream, times: str) -> Tensor:
-    """Return the times (B, T) that the head receives.
-
-    Args:
-        stream: features with their times in seconds.
-        times: "seconds"; "gaps", the time since the last step in the mask, in units of the mean gap; "none",
-            zeros. Only seconds reveal the length of a clip.
-    """
-    if times == "seconds":
-        return stream.times_s
-    if times == "none":
-        return torch.zeros_like(stream.times_s)
-    valid = move_valid_first(stream)
-    gaps_s = valid.times_s[:, 1:] - valid.times_s[:, :-1]  # (B, T - 1)
-    is_gap = valid.mask[:, 1:]
-    mean_s = (gaps_s * is_gap).sum(1, keepdim=True) / is_gap.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    gaps = nn.functional.pad(gaps_s / mean_s.clamp(min=1e-6), (1, 0), value=1.0)  # (B, T)
-    return gaps.gather(1, (stream.mask.cumsum(1) - 1).clamp(min=0))  # back to the place of each step
-
-
 class TimeEmbedding(nn.Module):
-    """Embedding of the times that :func:`visible_times` leaves.
+    """Embedding of times; they are zeros unless ``model.times`` is "seconds".
 
     Sines and cosines (Vaswani et al. 2017, but of times instead of indices) with periods from 0.25 to 120
     (s), through a linear layer.
@@ -314,6 +294,7 @@ class TransformerHead(nn.Module):
 
     def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
+        self.n_steps = config.n_frames
         self.project = build_projection(feature_size, config)
         self.time = TimeEmbedding(config.hidden)
         self.token = nn.Parameter(torch.randn(config.hidden) * 0.02)
@@ -323,7 +304,9 @@ class TransformerHead(nn.Module):
     def forward(self, face: Stream, voice: None = None) -> Tensor:
         """Return (B, hidden)."""
         steps = self.project(face.values) + self.time(face.times_s)  # (B, T, hidden)
-        return attend(self.blocks, self.token + masked_moments(steps, face.mask)[0], steps, face.mask)
+        token = self.token + masked_moments(steps, face.mask)[0]
+        spread = spread_steps(face._replace(values=steps), self.n_steps)
+        return attend(self.blocks, token, spread.values, spread.mask)
 
 
 VisualHead = MeanHead | GruHead | TransformerHead
@@ -340,6 +323,18 @@ def move_valid_first(stream: Stream) -> Stream:
     order = torch.where(stream.mask, positions, positions + positions.shape[0]).argsort(dim=1)  # (B, T)
     values = stream.values.gather(1, order.unsqueeze(2).expand_as(stream.values))
     return Stream(values, stream.mask.gather(1, order), stream.times_s.gather(1, order))
+
+
+def spread_steps(stream: Stream, count: int) -> Stream:
+    """Take ``count`` steps of the mask, evenly spread; some repeatedly if there are fewer.
+
+    Attention can count its steps, so a varying number would reveal the length of the clip.
+    """
+    valid, n_steps = move_valid_first(stream), stream.mask.sum(1, keepdim=True)  # (B, 1)
+    positions = 2 * torch.arange(count, device=stream.mask.device) + 1  # (count,)
+    index = positions * n_steps // (2 * count)  # (B, count), as spread_indices
+    values = valid.values.gather(1, index.unsqueeze(2).expand(-1, -1, stream.values.shape[2]))
+    return Stream(values, (n_steps > 0).expand_as(index), valid.times_s.gather(1, index))
 
 
 OUTLIER_STDS = 3.0
@@ -360,6 +355,7 @@ class CrossModalHead(nn.Module):
         super().__init__()
         hidden = config.hidden
         self.modality_dropout = config.modality_dropout
+        self.n_steps = config.n_frames
         self.pooled_projections = nn.ModuleDict(
             {name: _build_pooled_projection(size, name in scaled, config) for name, size in sizes.items()}
         )
@@ -411,7 +407,8 @@ class CrossModalHead(nn.Module):
         return torch.where(stream.mask.any(1, keepdim=True), pooled, self.missing_embeddings[name])
 
     def _attend(self, streams: Mapping[str, Stream]) -> Tensor:
-        """Return the token (B, hidden) after attention to all steps of all modalities."""
+        """Return the token (B, hidden) after attention to steps of all modalities."""
+        streams = {name: spread_steps(stream, self.n_steps) for name, stream in streams.items()}
         steps = [
             self.steps[name](stream.values) + self.time(stream.times_s) + self.modality_embeddings[name]
             for name, stream in streams.items()

@@ -20,7 +20,6 @@ from reactometer.models.heads import (
     VoiceEncoder,
     encode_face,
     encode_voice,
-    visible_times,
 )
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
@@ -91,13 +90,16 @@ class ReactionModel(nn.Module):
 
     def streams(self, batch: Batch) -> tuple[Stream | None, Stream | None]:
         """Encode face and voice as standardised features, or with networks whose input is standardised."""
+        if self.times == "none":
+            batch = batch._replace(
+                frame_times_s=torch.zeros_like(batch.frame_times_s),
+                voice_times_s=torch.zeros_like(batch.voice_times_s),
+            )
         face = voice = None
         if self.face_encoder is not None and self.face_scale is not None:
             face = self.face_scale(encode_face(self.face_encoder, batch))
-            face = face._replace(times_s=visible_times(face, self.times))
         if self.voice_encoder is not None and self.voice_scale is not None:
             voice = self.voice_scale(encode_voice(self.voice_encoder, batch))
-            voice = voice._replace(times_s=visible_times(voice, self.times))
             if isinstance(self.voice_encoder, LogMelEncoder | StepConvolution):
                 voice = self.voice_encoder(voice)
         return face, voice
