@@ -304,7 +304,8 @@ def test_two_clips_are_compared(visit: Callable[..., Any], simulated: Path) -> N
         (label, clip) for clip in (0, 1) for label in predictions[0].labels
     ]
     first, second = (prediction.intensities or () for prediction in predictions)
-    for index, row in enumerate(page.locator("#whole tbody tr").all()):
+    rows = page.locator("#whole tbody tr").all()
+    for index, row in zip(predictions[0].strongest, rows, strict=True):  # sorted by the first clip's peaks
         cells = [cell.split()[0] for cell in row.locator("td").all_inner_texts()]
         assert cells[:2] == [f"{first[index]:.2f}", f"{second[index]:.2f}"]
         assert float(cells[2].replace("−", "-")) == pytest.approx(second[index] - first[index], abs=0.0051)
