@@ -144,7 +144,7 @@ def _compare_models(folder: Path, whole: Path) -> list[str]:
             "head.onnx",
             "weights.safetensors",
             "uncertainty.json",
-            "uncertainty.safetensors",
+            "screening.safetensors",
         )
         if _bytes(models[0] / name) != _bytes(models[1] / name)
     ]

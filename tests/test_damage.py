@@ -143,7 +143,7 @@ def test_the_checkpoint_of_a_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uncertainty.safetensors", "weights.safetensors", "face.onnx", "head.onnx"])
+@pytest.mark.parametrize("name", ["screening.safetensors", "weights.safetensors", "face.onnx", "head.onnx"])
 def test_the_files_of_a_model(name: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(STARTER, tmp_path / "model"))
 
@@ -156,7 +156,7 @@ def test_the_files_of_a_model(name: str, tmp_path: Path) -> None:
             dict(loaded.description),
             uncertainty.by_modalities,
             uncertainty.fitted_on,
-            uncertainty.ood_threshold,
+            vars(loaded.screening).keys() if loaded.screening else None,
             uncertainty.recalibration,
         )
 

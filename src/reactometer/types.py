@@ -179,8 +179,8 @@ class Event:
 class Prediction:
     """The prediction for one file, or for one face if all faces are followed.
 
-    ``status`` is "ok", "no face", "no face or sound", or "failed: REASON"; with any but "ok" there are no
-    intensities.
+    ``status`` is "ok", "no face", "no sound", "no face or sound", "no usable face or voice", or "failed:
+    REASON"; with any but "ok" there are no intensities.
     """
 
     path: str  # as given
@@ -197,7 +197,7 @@ class Prediction:
     face: int | None = None  # number of the face, from 1 by first appearance; None: the tracked face, or none
     intervals: IntervalBounds | None = None  # around the intensities
     coverage: float | None = None  # share of labels inside the intervals; None: no intervals
-    warnings: tuple[str, ...] = ()  # reasons not to use the intensities
+    warnings: tuple[str, ...] = ()  # unused faces and voices, and reasons not to use the intensities
 
     @property
     def failed(self) -> bool:

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,13 +19,9 @@ from reactometer.evaluation.robustness import measure_robustness
 from reactometer.explain.occlusion import explain
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import ModalityIntervals, Uncertainty
-from reactometer.inference.inputs import encoded_clips
 from reactometer.inference.predictor import predict
-from reactometer.inference.scoring import score_items
 from reactometer.io import format_json, parse_json_object
 from reactometer.labels import HUME_REACTION
-from reactometer.paths import STARTER
-from reactometer.types import FaceSample, FrameState, PreparedClip
 
 BOUNDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
 
@@ -89,7 +84,6 @@ def test_each_modality_has_separate_intervals(calibrated: Path, prepared: Prepar
     sure = load_model(calibrated).uncertainty
     assert sure is not None
     assert set(sure.by_modalities) == {"face and voice", "face", "voice"}
-    assert set(sure.references) == set(sure.ood_threshold) == {"face", "voice"}
     evaluation = evaluate(calibrated, prepared.folder, split="all", without="voice", progress=False)
     assert evaluation.coverage is not None
     assert set(evaluation.coverage.by_modalities) == {"face"}
@@ -174,40 +168,9 @@ def test_an_ensemble_is_calibrated_as_one(
     uncertainty, face_only = load_model(both).uncertainty, load_model(calibrated).uncertainty
     assert uncertainty is not None
     assert face_only is not None
-    assert len(uncertainty.references["face"]) == 2
     assert uncertainty.by_modalities["face"].half_widths == pytest.approx(
         face_only.by_modalities["face"].half_widths, abs=1e-5
     )
-
-
-def test_a_new_calibration_preserves_the_density_of_the_training_data(
-    calibrated: Path, prepared: PreparedSet, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(calibrated, tmp_path / "own"))
-    fitted = calibrate(folder, prepared.folder, split="train", coverage=0.8, progress=False)
-    before = load_model(calibrated).uncertainty
-    assert before is not None
-    assert (fitted.references["face"][0].mean == before.references["face"][0].mean).all()
-    refitted = load_model(folder).uncertainty
-    assert refitted is not None
-    assert (refitted.coverage, refitted.fitted_on["split"]) == (0.8, "train")
-
-
-def test_noise_instead_of_faces_gets_a_warning(calibrated: Path) -> None:
-    """The starter model warns of noise, and of a clip of 0.3 s."""
-    model, rng = load_model(STARTER, "cpu"), np.random.default_rng(0)
-    crops = [
-        cv2.imencode(".jpg", rng.integers(0, 255, (112, 112, 3), np.uint8))[1].tobytes() for _ in range(6)
-    ]
-    samples = tuple(
-        FaceSample(0.05 * index, FrameState.FACE, crop_jpeg=crop) for index, crop in enumerate(crops)
-    )
-    items = encoded_clips(model.networks, [PreparedClip(0.0, 0.3, samples, None)], model.sampling)
-    (score,) = score_items(model.networks, items)
-    assert model.uncertainty is not None
-    warnings = model.uncertainty.warnings(score, 0.3)
-    assert warnings[0].startswith("too short: 0.3 s")
-    assert warnings[1].startswith("face unlike the training data")
 
 
 def test_wrong_calibration_data_are_refused(

@@ -16,7 +16,15 @@ from reactometer.evaluation.robustness import (
     thin_frames,
 )
 from reactometer.media.faces import decode_crop, encode_crop
-from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, FrameState, PreparedClip
+from reactometer.types import (
+    SOUND_RATE_HZ,
+    ByteArray,
+    Detection,
+    FaceSample,
+    FloatArray,
+    FrameState,
+    PreparedClip,
+)
 
 BOX = (1.0, 2.0, 3.0, 4.0)
 
@@ -29,6 +37,13 @@ def select_face(
         for index, crop in enumerate(crops)
     )
     return PreparedClip(0.0, len(crops) / rate_hz, samples, waveform)
+
+
+def find_crop(frame: ByteArray) -> list[Detection]:
+    """Detect a shrunk crop, a third of the frame, with the eyes where crops have them."""
+    side = len(frame) / 3
+    eyes = (side * 1.335, side * 1.39, side * 1.665, side * 1.39)
+    return [Detection((side, side, side, side), 0.9, eyes)]
 
 
 def plain(count: int) -> PreparedClip:
@@ -109,15 +124,15 @@ def test_a_shrunk_crop_loses_only_fine_detail() -> None:
     fine = (coarse + checks).astype(np.uint8)
     clip = select_face([coarse, fine])
     before = [decode_crop(sample.crop_jpeg or b"").astype(float) for sample in clip.samples]
-    changed = shrink_faces(clip, np.random.default_rng(0), 16)
+    changed = shrink_faces(clip, np.random.default_rng(0), 16, find_crop)
     after = [decode_crop(sample.crop_jpeg or b"").astype(float) for sample in changed.samples]
     assert np.abs(before[0] - before[1]).mean() > 10
     assert np.abs(after[0] - after[1]).mean() < 1
     assert after[0].shape == (size, size, 3)
     assert np.corrcoef(after[0].ravel(), coarse.ravel())[0, 1] > 0.95
-    assert shrink_faces(clip, np.random.default_rng(0), size).samples == clip.samples
+    assert shrink_faces(clip, np.random.default_rng(0), size, find_crop).samples == clip.samples
     faceless = hide_face(clip, np.random.default_rng(0), 1.0)
-    assert shrink_faces(faceless, np.random.default_rng(0), 16) == faceless
+    assert shrink_faces(faceless, np.random.default_rng(0), 16, find_crop) == faceless
 
 
 def test_the_spectrum_of_a_shrunk_crop_ends_where_its_pixels_do() -> None:
@@ -125,7 +140,7 @@ def test_the_spectrum_of_a_shrunk_crop_ends_where_its_pixels_do() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     clip = select_face([noise])
     fine = []
-    for shrunk in (clip, shrink_faces(clip, np.random.default_rng(0), 16)):
+    for shrunk in (clip, shrink_faces(clip, np.random.default_rng(0), 16, find_crop)):
         grey = decode_crop(shrunk.samples[0].crop_jpeg or b"").mean(axis=2)
         spectrum = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
         frequency = np.abs(np.fft.fftfreq(64))  # cycles a pixel; 16 pixels a side hold 1/8

@@ -12,7 +12,7 @@ from reactometer.config import Config
 from reactometer.data.inputs import InputSpec
 from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel
-from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, TrainingDensity, Uncertainty
+from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, Uncertainty
 from reactometer.inference.runtime import FaceInput, Graph, Networks, VoiceInput
 from reactometer.inference.scores import Score
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
@@ -90,13 +90,6 @@ def test_warnings_depend_on_known_limits() -> None:
     assert _join(model, _score(0.1, 0.2)).warnings == (
         "too short: 1.0 s; the shortest training clip has 100.0 s",
     )
-    face = TrainingDensity(
-        np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0
-    )
-    strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, ood_threshold={"face": 1.0})
-    strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
-    warnings = ("face unlike the training data: 2.5 times the limit",)
-    assert _join(_model(sure=strict), strange).warnings == warnings
     nothing = _join(model, _score(0.5, 0.5, has_face=False))
     assert (nothing.warnings, nothing.intensities, nothing.intervals, nothing.coverage) == (
         (),
@@ -137,21 +130,28 @@ def test_the_status_names_missing_inputs(voice: VoiceInput | None, has_sound: bo
 def test_a_voice_model_reports_missing_sound() -> None:
     model = _model(None, VOICE)
     assert _join(model, _score(0.5, 0.5, has_face=False), has_sound=True).status == "no sound"
-    assert _join(model, _score(0.5, 0.5, has_face=False, has_voice=True), faces=0, has_sound=True).notes == ()
+    assert (
+        _join(model, _score(0.5, 0.5, has_face=False, has_voice=True), faces=0, has_sound=True).warnings == ()
+    )
 
 
-def test_a_note_names_the_unused_modality() -> None:
+def test_a_warning_names_the_missing_modality() -> None:
     both, face = _model(FACE, VOICE), _model()
     by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, has_face=False, has_voice=True)
-    assert _join(both, by_face, faces=1, has_sound=False).notes == (
-        "no audible sound: only the face is used",
-    )
-    assert _join(both, by_voice, faces=0, has_sound=True).notes == (
-        "no visible face: only the voice is used",
-    )
-    assert _join(both, by_face, faces=1, has_sound=True).notes == ()
-    assert _join(both, _score(0.5, 0.5, has_face=False), faces=0, has_sound=False).notes == ()
-    assert _join(face, by_face, faces=1, has_sound=False).notes == ()
+    assert _join(both, by_face, faces=1, has_sound=False).warnings == ("voice not used: no sound",)
+    assert _join(both, by_voice, faces=0, has_sound=True).warnings == ("face not used: no face",)
+    assert _join(both, by_face, faces=1, has_sound=True).warnings == ()
+    assert _join(both, _score(0.5, 0.5, has_face=False), faces=0, has_sound=False).warnings == ()
+    assert _join(face, by_face, faces=1, has_sound=False).warnings == ()
+
+
+def test_refused_faces_and_voices_are_named_with_their_share_of_the_parts() -> None:
+    covered = replace(_score(0.5, 0.5, has_face=False), warnings=("face not used: covered",))
+    half = _join(_model(), _score(0.1, 0.2), covered, has_sound=True)
+    assert (half.status, half.warnings) == ("ok", ("face not used: covered (1 of 2 minutes)",))
+    whole = _join(_model(), covered)
+    assert (whole.status, whole.intensities) == ("no usable face or voice", None)
+    assert whole.warnings == ("face not used: covered",)
 
 
 def test_eight_windows_or_a_minute_are_scored_together() -> None:

@@ -1,5 +1,4 @@
-"""Intervals hold what they say, distances are Mahalanobis', curves keep the ranking, and files are
-checked."""
+"""Intervals hold what they say, curves keep the ranking, and files are checked."""
 
 from __future__ import annotations
 
@@ -9,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import mahalanobis
 
 from reactometer.errors import ModelError
 from reactometer.inference.conformal import (
-    REFERENCES_FILE,
     UNCERTAINTY_FILE,
     IsotonicMap,
     ModalityIntervals,
@@ -21,22 +18,15 @@ from reactometer.inference.conformal import (
     conformal_half_width,
     fit_intervals,
     fit_isotonic_map,
-    fit_training_density,
     load_uncertainty,
     save_uncertainty,
 )
 from reactometer.inference.scores import Score
 
-SCORE = Score(
-    np.array([0.2, 0.7], np.float32),
-    has_face=True,
-    has_voice=False,
-    features=({"face": np.zeros(3, np.float32)},),
-)
+SCORE = Score(np.array([0.2, 0.7], np.float32), has_face=True, has_voice=False)
 
 
 def _sure() -> Uncertainty:
-    rng = np.random.default_rng(0)
     return Uncertainty(
         coverage=0.9,
         by_modalities={
@@ -46,8 +36,6 @@ def _sure() -> Uncertainty:
         fitted_on={"name": "fv", "split": "val", "n_clips": 50},
         shortest_s=4.0,
         recalibration=(IsotonicMap((0.1, 0.3), (0.0, 0.4)), IsotonicMap((0.5, 0.6), (0.5, 0.6))),
-        references={"face": (fit_training_density(rng.normal(size=(200, 3))),)},
-        ood_threshold={"face": 2.0},
     )
 
 
@@ -129,24 +117,6 @@ def test_intervals_by_size_cover_clips_of_new_people(n_people: int) -> None:
     assert (shares > 0.88).all() and (shares < 0.92).all(), shares
 
 
-def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:
-    """Against SciPy, with the covariance that probabilistic principal components give."""
-    rng = np.random.default_rng(2)
-    features = rng.normal(size=(40, 6)) * [3.0, 2.0, 1.0, 0.5, 0.4, 0.3] + 5.0
-    own = fit_training_density(features)
-    assert own.axes.shape == (4, 6)  # a tenth of the clips
-    axes = own.axes.astype(float)
-    covariance = axes.T @ np.diag(own.stds.astype(float) ** 2) @ axes + own.rest**2 * (
-        np.eye(6) - axes.T @ axes
-    )
-    asked = rng.normal(size=6).astype(np.float32)
-    expected = mahalanobis(asked, own.mean, np.linalg.inv(covariance)) / np.sqrt(6)
-    assert own.distance(asked) == pytest.approx(expected, rel=1e-4)
-    assert np.mean([own.distance(row.astype(np.float32)) ** 2 for row in features]) == pytest.approx(
-        1.0, abs=0.1
-    )
-
-
 def test_a_curve_never_turns_a_ranking_round_and_mends_the_scale() -> None:
     rng = np.random.default_rng(3)
     truth = rng.uniform(size=400)
@@ -162,21 +132,16 @@ def test_a_curve_never_turns_a_ranking_round_and_mends_the_scale() -> None:
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     sure = _sure()
     save_uncertainty(tmp_path, sure)
-    read = load_uncertainty(tmp_path)
-    assert read is not None
-    assert replace(read, references={}) == replace(sure, references={})
-    assert read.distances(SCORE) == pytest.approx(sure.distances(SCORE), rel=1e-6)
+    assert load_uncertainty(tmp_path) == sure
     assert load_uncertainty(tmp_path / "nothing") is None
 
 
-@pytest.mark.parametrize("damage", ["tensors", "json", "format", "field"])
+@pytest.mark.parametrize("damage", ["json", "format", "field"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     save_uncertainty(tmp_path, _sure())
     file = tmp_path / UNCERTAINTY_FILE
     about = json.loads(file.read_text())
-    if damage == "tensors":
-        (tmp_path / REFERENCES_FILE).write_bytes(b"no tensors")
-    elif damage == "json":
+    if damage == "json":
         file.write_text("{")
     else:
         file.write_text(
@@ -197,5 +162,5 @@ def test_warnings_of_a_score() -> None:
     assert sure.intervals(nothing, values) is None
     assert sure.recalibrate(nothing) == pytest.approx(SCORE.intensities)
     assert sure.warnings(SCORE, 5.0) == ()
-    far = replace(SCORE, features=({"face": np.full(3, 9.0, np.float32)},))
-    assert [reason[:13] for reason in sure.warnings(far, 1.5)] == ["too short: 1.", "face unlike t"]
+    mute = replace(SCORE, warnings=("voice not used: no speech",))
+    assert [reason[:13] for reason in sure.warnings(mute, 1.5)] == ["voice not use", "too short: 1."]

@@ -116,7 +116,7 @@ def _items(starter: LoadedModel, path: Path) -> list[Item]:
     detector = load_detector("haar")
     track = partial(track_face, detector=detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
     clips = [clip for _, clip in stream_windows(path, track, [MAX_SEGMENT])]
-    return list(encoded_clips(starter.networks, clips, starter.sampling))
+    return list(encoded_clips(starter, clips))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_the_real_clips_are_plausible_and_steady(shared_data: Path, tmp_path: Pa
     assert clips["again.mp4"].intensities == pytest.approx(smile.intensities, abs=1e-5)
     nobody = clips["no_face.mp4"]
     assert nobody.face_share == 0.0
-    assert nobody.status == "no face or sound" or nobody.notes == ("no visible face: only the voice is used",)
+    assert nobody.status == "no face or sound" or nobody.warnings == ("face not used: no face",)
     leaving = clips["face_noface.mov"]
     assert any(window.face_share == 0.0 for window in leaving.windows)
     for clip in (clips["WolfgangLanger_Pexels.mp4"], smile):

@@ -116,7 +116,6 @@ def test_loading_runs_no_code_and_writes_nothing(changed: Callable[..., Path], t
         ("by_modalities", {"face": {"n_clips": 1}}),
         ("coverage", None),
         ("recalibration", [{"x": ["a"]}]),
-        ("ood_threshold", [1]),
         ("by_modalities", {"face": {"n_clips": float("inf"), "half_widths": []}}),
     ],
 )

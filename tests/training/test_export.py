@@ -109,7 +109,7 @@ def test_graphs_are_the_networks_and_their_encoders_in_eight_bits_follow(name: s
     loaded = _write(tmp_path / "model", network, config)
     items = list(_items(loaded.networks.face, loaded.networks.voice))
     assert max(differences(network, loaded.networks, items).values()) < 1e-5
-    intensities, _ = loaded.networks.score([loaded.networks.encode(item) for item in items])
+    intensities = loaded.networks.score([loaded.networks.encode(item) for item in items])
     assert intensities.std(axis=0).min() > 1e-4
     for file in (tmp_path / "model").glob("*.onnx"):
         assert "BatchNormalization" not in _operators_when_open(file, tmp_path)

@@ -25,7 +25,7 @@ from reactometer.terminal import progress_bar
 from reactometer.types import Prediction
 from reactometer.workers.pool import run_jobs
 
-MODEL_FILES = ("model.json", "*.onnx", "uncertainty.json", "uncertainty.safetensors")
+MODEL_FILES = ("model.json", "*.onnx", "uncertainty.json", "screening.safetensors")
 
 
 @dataclass(frozen=True)

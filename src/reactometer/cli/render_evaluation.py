@@ -153,8 +153,6 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
     )
     fitted_on = f"{item['n_clips']} clips of {item['name']}, {item['split']}"
     results.print(f"{fitted.coverage:.0%} intervals, valid for {valid_for}; fitted on {fitted_on}")
-    if not fitted.references:
-        results.print("no warning about clips unlike the training data: this dataset has no split 'train'")
     results.print(f"model: {folder}")
 
 

@@ -20,10 +20,12 @@ from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
 STREAMS = ("face", "voice")
+QUALITY = "quality"
+"""Name of the array with ``face_px`` and ``speech_share`` of the item."""
 
 INDEX_FILE = "features.json"
 
-FORMAT = 4
+FORMAT = 5
 """Version of the files; features of another version are recomputed."""
 
 REBUILD_HINT = "Delete the folder and run the command again"
@@ -47,7 +49,10 @@ class FeatureStore:
         Raises:
             DataError: the store lacks this part, or its file is damaged.
         """
-        tables = {stream: np.zeros((0, 1 + self.sizes[stream]), np.float32) for stream in STREAMS}
+        tables: dict[str, FloatArray] = {
+            stream: np.zeros((0, 1 + self.sizes[stream]), np.float32) for stream in STREAMS
+        }
+        tables[QUALITY] = np.full(2, np.nan, np.float32)
         if row.file:
             file = self.files.get(part_key(row, part))
             if file is None:
@@ -63,6 +68,8 @@ class FeatureStore:
             times_s=face[:, 0],
             voice=voice[:, 1:],
             voice_times_s=voice[:, 0],
+            face_px=float(tables[QUALITY][0]),
+            speech_share=float(tables[QUALITY][1]),
         )
 
     def __or__(self, other: FeatureStore) -> FeatureStore:
@@ -109,7 +116,8 @@ def write_store(
                     item = read(row, part, None)
                     face = _to_table(item.times_s[item.face_mask], item.frames[item.face_mask], sizes["face"])
                     voice = _to_table(item.voice_times_s, item.voice, sizes["voice"])
-                    write_atomic(folder / name, save({"face": face, "voice": voice}))
+                    quality = np.array([item.face_px, item.speech_share], np.float32)
+                    write_atomic(folder / name, save({"face": face, "voice": voice, QUALITY: quality}))
             advance()
         write_atomic(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": names}))
         current = set(names.values())

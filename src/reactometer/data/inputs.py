@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from reactometer.media.audio import is_audible
 from reactometer.media.audio_features import STEP_RATE_HZ, log_mel
 from reactometer.media.faces import decode_crop
 from reactometer.media.segments import part_bounds, slice_clip
+from reactometer.media.speech import speech_share
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
 
 BLOCK_SIZE = 320
@@ -31,6 +33,9 @@ class Item:
     voice: FloatArray  # (N, M); N = 0 if nothing is audible
     voice_times_s: FloatArray  # (N,)
     targets: tuple[float, ...] | None = None
+    face_px: float = math.nan  # median height of the faces' boxes in the file's frames; NaN: unknown
+    speech_share: float = math.nan  # of the sound, in [0, 1]; NaN: unknown
+    warnings: tuple[str, ...] = ()  # reasons why the face or the voice is masked
     clip_index: int = 0
 
 
@@ -110,14 +115,23 @@ def to_item(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None
         if face_mask[i]:
             frames[i] = decode_frame(sample.crop_jpeg or b"", spec)
     audible = spec.uses_voice and clip.waveform is not None and is_audible(clip.waveform)
-    voice, rate_hz = _audio_steps(clip.waveform if audible else None, spec.audio_input)
+    waveform = clip.waveform if audible else None
+    voice, rate_hz = _audio_steps(waveform, spec.audio_input)
     return Item(
         frames=frames,
         face_mask=face_mask,
         times_s=np.array([sample.time_s - clip.start_s for sample in samples], dtype=np.float32),
         voice=voice,
         voice_times_s=np.arange(len(voice), dtype=np.float32) / rate_hz,
+        face_px=face_height(samples) if spec.uses_face else math.nan,
+        speech_share=math.nan if waveform is None else speech_share(waveform),
     )
+
+
+def face_height(samples: Sequence[FaceSample]) -> float:
+    """Return the median height of the faces' boxes, pixels of the file's frames; NaN without a face."""
+    heights = [sample.box[3] for sample in samples if sample.box]
+    return float(np.median(heights)) if heights else math.nan
 
 
 def _audio_steps(waveform: FloatArray | None, audio_input: str) -> tuple[FloatArray, float]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,37 +14,28 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.evaluate import choose_split, open_for_model
 from reactometer.evaluation.overlap import check_held_out
+from reactometer.evaluation.screening_fit import fit_screening
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.conformal import (
     Array,
     IsotonicMap,
-    TrainingDensity,
     Uncertainty,
     fit_intervals,
     fit_isotonic_map,
-    fit_training_density,
     min_calibration_size,
     save_uncertainty,
 )
-from reactometer.inference.scores import MODALITIES, Score
+from reactometer.inference.scores import Score
 from reactometer.inference.scoring import score_split
+from reactometer.inference.screening import save_screening
 from reactometer.io import atomic_folder
 from reactometer.paths import STARTER, find_checkpoint
 
 COVERAGE = 0.9
 """Default share of new labels that the intervals should contain."""
 
-IN_DISTRIBUTION_SHARE = 0.99
-"""Share of in-distribution clips without a warning."""
-
-MAX_REFERENCE_CLIPS = 2000
-"""Maximum number of train clips for the reference density."""
-
 MIN_CLIPS = 20
-"""Minimum number of clips for a curve or a Gaussian."""
-
-DISTANCE_RTOL = 1e-3
-"""Relative tolerance of distances, which are computed in single precision."""
+"""Minimum number of clips for a curve."""
 
 N_FOLDS = 5
 
@@ -61,6 +52,9 @@ def calibrate(
     progress: bool = True,
 ) -> Uncertainty:
     """Fit a model's intervals to held-out clips, and write them into its folder.
+
+    The screening of unusable faces and voices is that of the training. A model without it gets one from split
+    "train".
 
     Args:
         model: a checkpoint, or an ensemble.
@@ -85,14 +79,17 @@ def calibrate(
     loaded = load_model(folder, device)
     prepared = open_for_model(loaded, data, progress=progress)
     check_held_out(loaded, prepared.split(choose_split(prepared, split)))
+    is_screened = any(member.screening for member in loaded.members) or not prepared.split("train")
+    if not is_screened:
+        loaded = replace(loaded, screening=fit_screening(loaded, prepared))
     fitted = fit_uncertainty(loaded, prepared, split, coverage, recalibrate, progress=progress)
     fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
-    if out is None:
-        save_uncertainty(folder, fitted)
-    else:
-        with atomic_folder(Path(out)) as partial:
-            shutil.copytree(folder, partial, dirs_exist_ok=True)
-            save_uncertainty(partial, fitted)
+    with nullcontext(folder) if out is None else atomic_folder(Path(out)) as target:
+        if out is not None:
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+        if loaded.screening and not is_screened:
+            save_screening(target, loaded.screening)
+        save_uncertainty(target, fitted)
     return fitted
 
 
@@ -105,12 +102,11 @@ def fit_uncertainty(
     *,
     progress: bool = True,
 ) -> Uncertainty:
-    """Fit intervals, thresholds and, optionally, recalibration to clips of one split.
+    """Fit intervals and, optionally, recalibration to clips of one split.
 
     If enough people are known, the intervals are for clips of a new person, else for new clips like these. A
     model of face and voice is also scored with either one hidden, so that there are intervals for each of the
-    three. The region of the training clips is taken from the model's own uncertainty if it has one, else from
-    split "train".
+    three.
 
     With recalibration, each clip's residual comes from curves fitted to other people's clips (five folds).
     The arguments are those of :func:`calibrate`; coverage is in [0.5, 1).
@@ -136,11 +132,7 @@ def fit_uncertainty(
     person = {index: rows[index].clip.person or "" for index in unmasked}
     if "" in person.values() or len(set(person.values())) < min_calibration_size(coverage):
         person = {}  # too few people for intervals of a new person
-    if previous and previous.references:
-        references = dict(previous.references)
-        shortest_s = previous.shortest_s
-    else:
-        references, shortest_s = _fit_references(raw, prepared, progress)
+    train_s = [row.duration_s for row in prepared.split("train") if row.file]
     if recalibrate:
         scores_by_modalities = _cross_fit_curves(unmasked, scores_by_modalities, rows)
     by_modalities = {}
@@ -148,7 +140,7 @@ def fit_uncertainty(
         predictions, targets = _stack(scores, rows)
         people = [person[index] for index in scores] if person else None
         by_modalities[modalities] = fit_intervals(predictions, targets, coverage, people)
-    fitted = Uncertainty(
+    return Uncertainty(
         coverage=coverage,
         by_modalities=by_modalities,
         fitted_on={
@@ -158,11 +150,9 @@ def fit_uncertainty(
             "n_people": len(set(person.values())),
             "manifest_sha256": prepared.manifest_sha256,
         },
-        shortest_s=shortest_s,
+        shortest_s=previous.shortest_s if previous else min(train_s, default=0.0),
         recalibration=_fit_curves(unmasked, rows) if recalibrate else (),
-        references=references,
     )
-    return replace(fitted, ood_threshold=_ood_thresholds(unmasked.values(), fitted))
 
 
 def _score_by_modalities(
@@ -184,27 +174,6 @@ def _score_by_modalities(
     return usable[0], scores_by_modalities
 
 
-def _fit_references(
-    loaded: LoadedModel, prepared: PreparedSet, progress: bool
-) -> tuple[dict[str, tuple[TrainingDensity, ...]], float]:
-    """Fit the density of the train clips by modality and member; return the length of the shortest, too."""
-    if not loaded.is_frozen:  # frozen encoders need no limit: their features are cached
-        train = [row for row in prepared.split("train") if row.file]
-        prepared = replace(prepared, rows=tuple(train[:: len(train) // MAX_REFERENCE_CLIPS + 1]))
-    train = [row for row in prepared.split("train") if row.file]
-    scores = score_split(loaded, prepared, "train", progress=progress)[0] if train else []
-    references = {}
-    for name in MODALITIES:
-        values = [
-            [features[name] for features in score.features] for score in scores if name in score.features[0]
-        ]
-        if len(values) >= MIN_CLIPS:
-            references[name] = tuple(
-                fit_training_density(np.array(member)) for member in zip(*values, strict=True)
-            )
-    return references, min((row.duration_s for row in train), default=0.0)
-
-
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:
     predictions, targets = _stack(scores, rows)
     return tuple(
@@ -224,9 +193,7 @@ def _cross_fit_curves(
         training_scores = {
             index: score for index, score in unmasked.items() if fold[index] != fold_index
         } or unmasked
-        by_fold.append(
-            Uncertainty(IN_DISTRIBUTION_SHARE, {}, {}, recalibration=_fit_curves(training_scores, rows))
-        )
+        by_fold.append(Uncertainty(COVERAGE, {}, {}, recalibration=_fit_curves(training_scores, rows)))
     return {
         modalities: {
             index: replace(score, intensities=by_fold[fold[index]].recalibrate(score))
@@ -240,16 +207,3 @@ def _stack(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array
     """Stack scores into (n, L) predictions and targets."""
     predictions = np.array([score.intensities for score in scores.values()], dtype=np.float64)
     return predictions, np.array([rows[index].clip.labels for index in scores], dtype=np.float64)
-
-
-def _ood_thresholds(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
-    """Return by modality the distance that 1% of in-distribution clips exceed (with few clips: none of
-    these)."""
-    distances_by_score = [fitted.distances(score) for score in scores]
-    thresholds = {}
-    for name in MODALITIES:
-        values = np.sort([distances[name] for distances in distances_by_score if name in distances])
-        if len(values):
-            rank = min(math.ceil((len(values) + 1) * IN_DISTRIBUTION_SHARE), len(values))
-            thresholds[name] = float(values[rank - 1]) * (1.0 + DISTANCE_RTOL)
-    return thresholds

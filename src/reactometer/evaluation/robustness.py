@@ -29,7 +29,7 @@ from reactometer.inference.inputs import open_reader
 from reactometer.inference.scoring import join_members, score_encoded
 from reactometer.io import format_json, write_atomic, write_plot
 from reactometer.media.audio import LEVEL_INTERVAL_S, is_audible
-from reactometer.media.faces import decode_crop, encode_crop
+from reactometer.media.faces import Detector, crop_face, decode_crop, encode_crop, load_detector
 from reactometer.terminal import progress_bar
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, FrameState, PreparedClip
 
@@ -44,6 +44,12 @@ RATE_STEPS = (2, 5, 10, 25)
 """
 
 UNCHANGED = "unchanged"
+
+NOISES = {"white noise": 0.0, "room noise": 5.0}
+"""Falloff in dB per octave; that of rooms is Hoth's mean over real rooms (J. Acoust. Soc. Am. 12, 1941)."""
+
+ROOM_HZ = 100.0
+"""Lowest frequency of Hoth's measurements, Hz."""
 
 HIDDEN_S = 1.0
 """Length of a hidden segment, seconds: about as long as a hand covers the face or the head is turned away."""
@@ -139,20 +145,25 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
     sides_px = [side_px for side_px in SIDES_PX if side_px < loaded.config.prepare.size_px]
     corruptions: dict[str, dict[str, ClipTransform]] = {}
     if loaded.sampling.uses_face:
+        detector = load_detector(loaded.config.prepare.detector)
         corruptions |= {
             "face hidden, share of the frames": {
                 f"{share:.0%}": partial(hide_face, share=share) for share in HIDDEN_SHARES
             },
             "face crop, pixels per side": {
-                f"{side_px}": partial(shrink_faces, side_px=side_px) for side_px in sides_px
+                f"{side_px}": partial(shrink_faces, side_px=side_px, detector=detector)
+                for side_px in sides_px
             },
             "frames per second": {
                 f"{rate_hz / step:g}": partial(thin_frames, step=step) for step in RATE_STEPS
             },
         }
     if loaded.sampling.uses_voice:
-        noise = {f"{snr_db} dB": partial(add_noise, snr_db=snr_db) for snr_db in SNR_DB}
-        corruptions["white noise, signal-to-noise ratio"] = {**noise, "no sound": mute}
+        for name, falloff_db in NOISES.items():
+            noise = {
+                f"{snr_db} dB": partial(add_noise, snr_db=snr_db, falloff_db=falloff_db) for snr_db in SNR_DB
+            }
+            corruptions[f"{name}, signal-to-noise ratio"] = {**noise, "no sound": mute}
     return corruptions
 
 
@@ -161,8 +172,7 @@ def plot_degradation(curves: Curves) -> Figure:
     undefined."""
     figure, panels = make_panels(len(curves), columns=2, size=(4.6, 3.2))
     for (corruption, points), panel in zip(curves.items(), panels, strict=True):
-        levels = [point.level for point in points]
-        labels = points[0].metrics.labels
+        levels, labels = [point.level for point in points], points[0].metrics.labels
         panel.plot(
             levels, np.array([point.metrics.pearson for point in points], float), alpha=0.7, label=labels
         )
@@ -199,7 +209,7 @@ def _predict_corrupted(
     by_member = []
     for member in loaded.members:
         unchanged = open_reader(member, prepared, split, sampling, progress=progress)
-        changed = [MediaReader(sampling, transform, member.networks.encode) for transform in transforms]
+        changed = [MediaReader(sampling, transform, member.encode) for transform in transforms]
         readers: list[ItemLoader] = [unchanged, *changed]
         with progress_bar("degrading", len(readers) * len(rows), progress) as advance:
             by_member.append([score_encoded(member, read, rows, advance=advance)[0] for read in readers])
@@ -227,12 +237,20 @@ def hide_face(clip: PreparedClip, rng: np.random.Generator, share: float) -> Pre
     return replace(clip, samples=tuple(samples))
 
 
-def add_noise(clip: PreparedClip, rng: np.random.Generator, snr_db: float) -> PreparedClip:
-    """Add white noise ``snr_db`` below the clip's speech, scaled down to avoid clipping; silent clips are
-    unchanged."""
+def add_noise(
+    clip: PreparedClip, rng: np.random.Generator, snr_db: float, falloff_db: float = 0.0
+) -> PreparedClip:
+    """Add noise ``snr_db`` below the clip's speech, scaled down to avoid clipping; silent clips are
+    unchanged.
+
+    The noise's power per Hz falls by ``falloff_db`` per octave above :data:`ROOM_HZ`; 0: white noise.
+    """
     if clip.waveform is None or not is_audible(clip.waveform):
         return clip
     noise = rng.standard_normal(len(clip.waveform))  # (S,)
+    if falloff_db:
+        octaves = np.log2(np.maximum(np.fft.rfftfreq(len(noise), 1 / SOUND_RATE_HZ), ROOM_HZ) / ROOM_HZ)
+        noise = np.fft.irfft(np.fft.rfft(noise) * 10 ** (-falloff_db * octaves / 20), len(noise))
     noise *= np.sqrt(speech_power(clip.waveform) / 10 ** (snr_db / 10) / np.mean(noise**2))
     mixed = clip.waveform + noise
     return replace(clip, waveform=(mixed / max(1.0, np.abs(mixed).max())).astype(np.float32))
@@ -252,21 +270,30 @@ def mute(clip: PreparedClip, rng: np.random.Generator) -> PreparedClip:
     return replace(clip, waveform=None)
 
 
-def shrink_faces(clip: PreparedClip, rng: np.random.Generator, side_px: int) -> PreparedClip:
-    """Shrink face crops to ``side_px`` pixels per side and enlarge them again; smaller crops are
-    unchanged."""
+def shrink_faces(
+    clip: PreparedClip, rng: np.random.Generator, side_px: int, detector: Detector
+) -> PreparedClip:
+    """Shrink face crops to ``side_px`` pixels per side, then detect and crop the face again; skip smaller
+    crops.
 
-    def shrink(jpeg: bytes) -> bytes:
-        crop = decode_crop(jpeg)
+    Shrunk crops are detected with their edges continued. A face that is not found any more is a frame without
+    a face.
+    """
+
+    def shrink(sample: FaceSample) -> FaceSample:
+        crop = decode_crop(sample.crop_jpeg or b"")
         if len(crop) <= side_px:
-            return jpeg
+            return sample
         small = cv2.resize(crop, (side_px, side_px), interpolation=cv2.INTER_AREA)
-        large = cv2.resize(small, (len(crop), len(crop)), interpolation=cv2.INTER_LINEAR)
-        return encode_crop(np.asarray(large, dtype=np.uint8))
+        frame = np.asarray(
+            cv2.copyMakeBorder(small, side_px, side_px, side_px, side_px, cv2.BORDER_REPLICATE), np.uint8
+        )
+        if not (faces := detector(frame)):
+            return FaceSample(sample.time_s, FrameState.NO_FACE)
+        crop_jpeg = encode_crop(crop_face(frame, faces[0], len(crop)))
+        return replace(sample, box=faces[0].box, score=faces[0].score, crop_jpeg=crop_jpeg)
 
-    samples = [
-        replace(face, crop_jpeg=shrink(face.crop_jpeg)) if face.crop_jpeg else face for face in clip.samples
-    ]
+    samples = [shrink(sample) if sample.crop_jpeg else sample for sample in clip.samples]
     return replace(clip, samples=tuple(samples))
 
 

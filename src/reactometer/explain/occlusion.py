@@ -17,9 +17,10 @@ from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.elan_vtt import MIN_VISIBLE
 from reactometer.inference.postprocess import parse_span
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
-from reactometer.inference.runtime import Networks, spread_indices
+from reactometer.inference.runtime import spread_indices
 from reactometer.inference.scores import MODALITIES, average_scores
 from reactometer.inference.scoring import score_items
+from reactometer.inference.screening import hide
 from reactometer.media.faces import face_region
 from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, WindowSpec, slice_clip
 from reactometer.paths import STARTER
@@ -122,7 +123,7 @@ def explain(
         raise MediaError(
             f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span"
         )
-    inputs = [_EncodedInput(member.networks, to_item(clip, member.sampling)) for member in loaded.members]
+    inputs = [_EncodedInput(member, to_item(clip, member.sampling)) for member in loaded.members]
     available = [name for name in MODALITIES if _Mask(name).applies_to(inputs[0])]
     length_s = min(max(HIDDEN_RATIO * clip.duration_s, MIN_HIDDEN_S), MAX_HIDDEN_S)
     spans = _sliding_windows(0.0, clip.duration_s, WindowSpec(length_s, length_s / 2))
@@ -210,9 +211,9 @@ def _sliding_windows(start_s: float, end_s: float, spec: WindowSpec) -> tuple[Sp
 class _EncodedInput:
     """Input of one network, encoded once."""
 
-    def __init__(self, networks: Networks, media: Item) -> None:
-        self.networks, self.media = networks, media
-        self.features = networks.encode(media)
+    def __init__(self, model: LoadedModel, media: Item) -> None:
+        self.networks, self.features = model.networks, model.encode(media)
+        self.media = media if self.features.face_mask.any() else hide(media, face=True)
 
     def encode_face(self, media: Item) -> Item:
         """Encode other images; the features of the voice do not change."""

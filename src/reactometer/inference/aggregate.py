@@ -33,8 +33,9 @@ class ScoredSegment:
         """Return the segment as a window of the timeline."""
         bounds = self.clip.start_s, self.clip.end_s, self.clip.face_share
         if not self.score.has_input:
-            return Window(*bounds, None, (_status(self.score, self.has_sound, model.networks),))
-        warnings = model.uncertainty.warnings(self.score, None) if model.uncertainty else ()
+            status = _status(self.score, self.has_sound, model.networks)
+            return Window(*bounds, None, (status, *self.score.warnings))
+        warnings = model.uncertainty.warnings(self.score, None) if model.uncertainty else self.score.warnings
         return Window(*bounds, tuple(model.intensities_of(self.score).tolist()), warnings)
 
 
@@ -64,6 +65,7 @@ def aggregate(
     face_share = replace(parts[0].clip, samples=samples).face_share  # over all parts
     uncertainty, values = model.uncertainty, model.intensities_of(score)
     duration_s = parts[-1].clip.end_s
+    warnings = uncertainty.warnings(score, duration_s) if uncertainty and score.has_input else score.warnings
     return Prediction(
         path=path,
         status=_status(score, has_sound, model.networks),
@@ -74,11 +76,10 @@ def aggregate(
         intensities=tuple(values.tolist()) if score.has_input else None,
         intervals=uncertainty.intervals(score, values) if uncertainty else None,
         coverage=uncertainty.coverage if uncertainty else None,
-        warnings=uncertainty.warnings(score, duration_s) if uncertainty and score.has_input else (),
+        warnings=(*warnings, *_missing_modalities(model.networks, face_share, has_sound)),
         windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
-        notes=_modality_notes(model.networks, face_share, has_sound),
     )
 
 
@@ -89,18 +90,18 @@ def without_media(clip: PreparedClip) -> PreparedClip:
     )
 
 
-def _modality_notes(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:
-    """Return a note if the model uses face and voice, but the file contains only one of them."""
+def _missing_modalities(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:
+    """Return a warning if the model uses face and voice, but the file contains only one of them."""
     if not (networks.uses_face and networks.uses_voice) or (face_share > 0.0) == has_sound:
         return ()
-    if face_share > 0.0:
-        return ("no audible sound: only the face is used",)
-    return ("no visible face: only the voice is used",)
+    return ("face not used: no face",) if has_sound else ("voice not used: no sound",)
 
 
 def _status(score: Score, has_sound: bool, networks: Networks) -> str:
     if score.has_input:
         return "ok"
+    if score.warnings:
+        return "no usable face or voice"
     if not networks.uses_face:
         return "no sound"
     return "no face or sound" if networks.uses_voice and not has_sound else "no face"

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic.functional_validators import AfterValidator
 
 from reactometer.config import Config, ModelConfig
-from reactometer.data.inputs import InputSpec
+from reactometer.data.inputs import InputSpec, Item
 from reactometer.errors import ModelError
-from reactometer.inference.conformal import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
+from reactometer.inference.conformal import UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.inference.runtime import (
     DEVICES,
     HEAD_GRAPH,
@@ -27,6 +27,7 @@ from reactometer.inference.runtime import (
     signatures_of,
 )
 from reactometer.inference.scores import Score
+from reactometer.inference.screening import SCREENING_FILE, Screening, load_screening
 from reactometer.io import atomic_folder, format_json, parse_json_object, sha256_of, wrap_decode_errors
 from reactometer.paths import find_checkpoint
 from reactometer.types import FloatArray
@@ -36,7 +37,7 @@ WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 DEGRADATION_FILES = ("degradation.json", "degradation.png")
 FILES = (
     *(DESCRIPTION_FILE, "face.onnx", "voice.onnx", HEAD_GRAPH, WEIGHTS_FILE),
-    *(UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES),
+    *(UNCERTAINTY_FILE, SCREENING_FILE, *DEGRADATION_FILES),
 )
 """All files of a checkpoint, except its card; only the description and the graphs are required."""
 
@@ -106,6 +107,7 @@ class LoadedModel:
     description: Mapping[str, Any] = field(default_factory=dict)
     ensemble: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
     uncertainty: Uncertainty | None = None  # None: the model was never calibrated
+    screening: Screening | None = None  # of a single model; None: no face and no voice is refused
 
     @property
     def members(self) -> tuple[LoadedModel, ...]:
@@ -128,6 +130,11 @@ class LoadedModel:
     def precision(self) -> str:
         """Data type of the encoders' weights: "float32" or "int8"."""
         return str(self.members[0].description.get("precision", "float32"))
+
+    def encode(self, item: Item) -> Item:
+        """Encode images and waveform of an item with a single model; mask an unusable face or voice."""
+        encoded = self.networks.encode(item)
+        return self.screening(encoded) if self.screening else encoded
 
     def intensities_of(self, score: Score) -> FloatArray:
         """Return intensities (L,) of a score, recalibrated if the model was."""
@@ -207,6 +214,7 @@ def _load(
         config,
         about.model_dump(mode="json", exclude_unset=True),
         uncertainty=load_uncertainty(folder),
+        screening=load_screening(folder, face.feature_size if face else 0),
     )
 
 

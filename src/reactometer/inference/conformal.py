@@ -1,25 +1,23 @@
-"""Split-conformal intervals, recalibration and warnings, fitted on clips that were not trained on."""
+"""Split-conformal intervals and recalibration, fitted on clips that the weights were not fitted on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, TypeAdapter
-from safetensors.numpy import load_file, save
+from pydantic import TypeAdapter
 
 from reactometer.errors import ModelError
 from reactometer.inference.scores import Score
-from reactometer.io import atomic_file, format_json, parse_json_object, sha256_of, wrap_decode_errors
+from reactometer.io import format_json, parse_json_object, wrap_decode_errors, write_atomic
 from reactometer.types import FloatArray, IntervalBounds
 
 UNCERTAINTY_FILE = "uncertainty.json"
-REFERENCES_FILE = "uncertainty.safetensors"
 FORMAT = 2
 
 MIN_LENGTH_RATIO = 0.5
@@ -29,31 +27,6 @@ MAX_BINS, MIN_CLIPS_PER_BIN = 8, 20
 """Maximum number of bins of predictions of similar size; minimum number of clips per bin."""
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class TrainingDensity:
-    """A Gaussian of the training clips' features of one modality; all smaller variances are equal.
-
-    Probabilistic principal components (Tipping & Bishop, J. R. Stat. Soc. B 61, 1999). The features are an
-    encoder's mean over time, not the vector before the output layer (Lee et al., NeurIPS 2018), which does
-    not separate noise from faces (docs/lab-notes.md).
-    """
-
-    mean: FloatArray  # (D,)
-    axes: FloatArray  # (K, D) of length one, orthogonal
-    stds: FloatArray  # (K,)
-    rest: float  # standard deviation along every other direction
-
-    def distance(self, features: FloatArray) -> float:
-        """Return the Mahalanobis distance of features (D,), divided by √D: about 1 for clips like the
-        training data."""
-        offset = features.astype(np.float64) - self.mean  # (D,)
-        projected = self.axes @ offset  # (K,)
-        residual = max(float(offset @ offset - projected @ projected), 0.0)
-        return math.sqrt(
-            (float(((projected / self.stds) ** 2).sum()) + residual / self.rest**2) / len(offset)
-        )
 
 
 @dataclass(frozen=True)
@@ -95,19 +68,11 @@ class IsotonicMap:
 class Uncertainty:
     """Intervals, recalibration and limits of one model, or of an ensemble."""
 
-    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
-
     coverage: float  # of the intervals, such as 0.9; in (0, 1)
     by_modalities: Mapping[str, ModalityIntervals]
     fitted_on: Mapping[str, Any]  # the clips, as JSON
     shortest_s: float = 0.0  # length of the shortest training clip; 0: unknown
     recalibration: tuple[IsotonicMap, ...] = ()  # one per label, or none
-    references: Mapping[str, tuple[TrainingDensity, ...]] = field(
-        default_factory=dict
-    )  # by modality, one per member
-    ood_threshold: Mapping[str, float] = field(
-        default_factory=dict
-    )  # by modality: exceeded by at most 1% of clips
 
     def recalibrate(self, score: Score) -> FloatArray:
         """Return intensities (L,) on the labels' scale; unchanged without a map, or without usable input."""
@@ -126,30 +91,13 @@ class Uncertainty:
         fitted = self.by_modalities.get(score.modalities, UNKNOWN)
         return tuple((low, high) for low, high in fitted.bounds(intensities).tolist())
 
-    def distances(self, score: Score) -> dict[str, float]:
-        """Return the distance of a clip from the training clips by modality; the mean over an ensemble's
-        members."""
-        distances = {}
-        for name, references in self.references.items():
-            if score.features and len(references) == len(score.features) and name in score.features[0]:
-                pairs = zip(references, score.features, strict=True)
-                distances[name] = float(
-                    np.mean([reference.distance(features[name]) for reference, features in pairs])
-                )
-        return distances
-
     def warnings(self, score: Score, duration_s: float | None) -> tuple[str, ...]:
-        """Return reasons not to use the intensities: a short clip, or a face or voice unlike the training
-        data."""
-        reasons = []
+        """Return reasons not to trust the intensities: an unusable face or voice, or a short clip."""
+        reasons = list(score.warnings)
         if duration_s is not None and duration_s < MIN_LENGTH_RATIO * self.shortest_s:
             reasons.append(
                 f"too short: {duration_s:.1f} s; the shortest training clip has {self.shortest_s:.1f} s"
             )
-        for name, distance in self.distances(score).items():
-            limit = self.ood_threshold.get(name, math.inf)
-            if distance > limit:
-                reasons.append(f"{name} unlike the training data: {distance / limit:.1f} times the limit")
         return tuple(reasons)
 
 
@@ -236,22 +184,6 @@ def min_calibration_size(coverage: float) -> int:
     return math.ceil(coverage / (1.0 - coverage) - 1e-9)
 
 
-def fit_training_density(features: npt.ArrayLike, max_axes: int = 32) -> TrainingDensity:
-    """Fit a Gaussian to training clips' features (n, D), with at most one axis per ten clips."""
-    values = np.asarray(features, dtype=np.float64)
-    mean = values.mean(axis=0)
-    _, sizes, axes = np.linalg.svd(values - mean, full_matrices=False)
-    variances = sizes**2 / max(len(values) - 1, 1)
-    n_axes = max(1, min(max_axes, len(values) // 10, len(variances) - 1))
-    n_rest = max(values.shape[1] - n_axes, 1)
-    min_std = 1e-3 * math.sqrt(variances.sum() / values.shape[1]) + 1e-9  # no direction has zero variance
-    stds = np.maximum(np.sqrt(variances[:n_axes]), min_std)
-    rest = max(math.sqrt(variances[n_axes:].sum() / n_rest), min_std)
-    return TrainingDensity(
-        mean.astype(np.float32), axes[:n_axes].astype(np.float32), stds.astype(np.float32), rest
-    )
-
-
 def fit_isotonic_map(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> IsotonicMap:
     """Fit isotonic regression (SciPy's) of one label to its predictions, (n,) each; one point per level.
 
@@ -271,18 +203,8 @@ def fit_isotonic_map(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Isot
 
 
 def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
-    """Write ``uncertainty.json`` and ``uncertainty.safetensors`` into a checkpoint; replace existing ones."""
-    tensors = {
-        f"{modality}/{member}/{name}": np.atleast_1d(np.asarray(value, dtype=np.float32))
-        for modality, references in uncertainty.references.items()
-        for member, reference in enumerate(references)
-        for name, value in vars(reference).items()
-    }
-    about = {name: value for name, value in asdict(uncertainty).items() if name != "references"}
-    with atomic_file(folder / REFERENCES_FILE) as first, atomic_file(folder / UNCERTAINTY_FILE) as second:
-        first.write_bytes(save(tensors))  # write both before replacing either: they belong together
-        about = {"format": FORMAT, **about, "sha256": {REFERENCES_FILE: sha256_of(first)}}
-        second.write_text(format_json(about), encoding="utf-8")
+    """Write ``uncertainty.json`` into a checkpoint; replace an existing one."""
+    write_atomic(folder / UNCERTAINTY_FILE, format_json({"format": FORMAT, **asdict(uncertainty)}))
 
 
 def load_uncertainty(folder: Path) -> Uncertainty | None:
@@ -298,25 +220,9 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
         file, ModelError, "Delete the file, or calibrate again with 'reactometer calibrate'"
     ):
         about = parse_json_object(file.read_bytes())
-        tensors = folder / REFERENCES_FILE
-        if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(tensors):
-            raise ValueError(f"another format, or another {REFERENCES_FILE}")
-        about["references"] = _read_references(load_file(tensors))
+        if about["format"] != FORMAT:
+            raise ValueError("another format")
         return _UNCERTAINTY.validate_python(about)
 
 
 _UNCERTAINTY = TypeAdapter(Uncertainty)  # built at import, so that loading compiles nothing
-
-
-def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[TrainingDensity, ...]]:
-    parts: dict[str, dict[int, dict[str, FloatArray]]] = {}
-    for key, tensor in tensors.items():
-        modality, member, name = key.split("/")
-        parts.setdefault(modality, {}).setdefault(int(member), {})[name] = tensor
-    return {
-        modality: tuple(
-            TrainingDensity(arrays["mean"], arrays["axes"], arrays["stds"], float(arrays["rest"][0]))
-            for _, arrays in sorted(members.items())
-        )
-        for modality, members in parts.items()
-    }

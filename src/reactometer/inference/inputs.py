@@ -19,11 +19,13 @@ from reactometer.data.inputs import (
     ItemLoader,
     MediaReader,
     decode_frame,
+    face_height,
     pick_samples,
     to_item,
 )
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.runtime import Networks
+from reactometer.inference.screening import Screening, hide
 from reactometer.types import FaceSample, FloatArray, PreparedClip
 
 MAX_CACHED_CROPS = 512
@@ -59,22 +61,18 @@ class FaceFeatureCache:
             if sample.crop_jpeg:
                 features[index] = self.features[sample.crop_jpeg]
         item = to_item(clip, replace(self.sampling, uses_face=False))
-        return replace(
-            item, frames=features, face_mask=np.array([bool(sample.crop_jpeg) for sample in samples], bool)
-        )
+        face_mask = np.array([bool(sample.crop_jpeg) for sample in samples], bool)
+        return replace(item, frames=features, face_mask=face_mask, face_px=face_height(samples))
 
 
 def encoded_clips(
-    networks: Networks,
-    clips: Sequence[PreparedClip],
-    sampling: InputSpec,
-    cache: FaceFeatureCache | None = None,
+    model: LoadedModel, clips: Sequence[PreparedClip], cache: FaceFeatureCache | None = None
 ) -> Iterator[Item]:
-    """Yield the features of every clip; with a cache, each face crop is encoded once."""
+    """Yield the features of every clip for a single model; with a cache, each face crop is encoded once."""
     if cache is not None:
-        cache.encode_new(sample for clip in clips for sample in pick_samples(clip, sampling))
+        cache.encode_new(sample for clip in clips for sample in pick_samples(clip, model.sampling))
     for clip in clips:
-        yield networks.encode(to_item(clip, sampling) if cache is None else cache.item(clip))
+        yield model.encode(to_item(clip, model.sampling) if cache is None else cache.item(clip))
 
 
 def open_reader(
@@ -82,12 +80,13 @@ def open_reader(
 ) -> ItemLoader:
     """Return a reader of the features of a split's clips.
 
-    Features of frozen encoders are computed once and stored beside the prepared clips.
+    Features of frozen encoders are computed once and stored beside the prepared clips. Unusable faces and
+    voices are masked.
     """
     if prepared.feature_sizes is not None:
-        return masking_reader(open_store(prepared.folder / FEATURES), sampling)
+        return masking_reader(open_store(prepared.folder / FEATURES), sampling, model.screening)
     if not model.is_frozen:
-        return MediaReader(sampling, encode=model.networks.encode)
+        return MediaReader(sampling, encode=model.encode)
     whole = replace(sampling, uses_face=model.networks.uses_face, uses_voice=model.networks.uses_voice)
     digest = sha256(
         json.dumps([repr(whole), repr(model.networks.voice), dict(model.networks.digests)]).encode()
@@ -95,7 +94,7 @@ def open_reader(
     sizes = {name: stream.feature_size if stream else 0 for name, stream in model.networks.streams.items()}
     reader = MediaReader(whole, encode=model.networks.encode)
     store = encode_split(reader, prepared, split, sizes, digest.hexdigest()[:16], progress=progress)
-    return masking_reader(store, sampling)
+    return masking_reader(store, sampling, model.screening)
 
 
 def encode_split(
@@ -119,19 +118,13 @@ def encode_split(
     return write_store(folder, rows, read, sizes, f"encoding {split}" if progress else "")
 
 
-def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:
-    """Mask the face, the voice or both in an item."""
-    if face:
-        item = replace(item, face_mask=np.zeros_like(item.face_mask), frames=np.zeros_like(item.frames))
-    if voice:
-        item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
-    return item
-
-
-def masking_reader(store: FeatureStore, sampling: InputSpec) -> ItemLoader:
-    """Return a reader of stored features that masks the modalities ``sampling`` does not use."""
+def masking_reader(
+    store: FeatureStore, sampling: InputSpec, screening: Screening | None = None
+) -> ItemLoader:
+    """Return a reader of stored features that masks unused modalities, and unusable faces and voices."""
 
     def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
-        return hide(store(row, part, rng), face=not sampling.uses_face, voice=not sampling.uses_voice)
+        item = hide(store(row, part, rng), face=not sampling.uses_face, voice=not sampling.uses_voice)
+        return screening(item) if screening else item
 
     return read

@@ -211,7 +211,7 @@ class Predictor:
         by_member = []
         with self._lock:
             for member, cache, shifts in zip(self.model.members, self._caches, self._shifts, strict=True):
-                items = encoded_clips(member.networks, clips, member.sampling, cache)
+                items = encoded_clips(member, clips, cache)
                 normalised = (shift_item(item, shifts) for item in items)
                 by_member.append(score_items(member.networks, normalised))
         return average_scores(by_member)
@@ -270,7 +270,7 @@ def fit_people(
                     for _, clip in reader.read(Path(path), isolated=isolated)
                     for number, member in members
                     if member.config.model.person_norm
-                    for item in encoded_clips(member.networks, [clip], member.sampling)
+                    for item in encoded_clips(member, [clip])
                 ]
 
     means, people = clip_means(items()), sorted(set(person_of.values()))

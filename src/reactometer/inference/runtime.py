@@ -51,8 +51,10 @@ OUT_OF_MEMORY = ("Available memory of", "Failed to allocate", "would require mor
 
 _OPENERS = ThreadPoolExecutor(2, "open-graph")
 
-FACE_INPUTS = ("frames", "frame_mask", "frame_times_s")
-VOICE_INPUTS = ("voice", "voice_mask", "voice_times_s")
+FACE_INPUTS, VOICE_INPUTS = (
+    ("frames", "frame_mask", "frame_times_s"),
+    ("voice", "voice_mask", "voice_times_s"),
+)
 """Inputs of the head's graph: features or spectrogram (B, T, D), mask (B, T) and times in seconds (B, T)."""
 
 MEANS = {"face": "face_mean", "voice": "voice_mean"}
@@ -206,12 +208,11 @@ class Networks:
         """Replace images and waveform of a clip by their features."""
         return self.encode_voice(self.encode_face(item))
 
-    def score(self, items: Sequence[Item]) -> tuple[FloatArray, dict[str, FloatArray]]:
+    def score(self, items: Sequence[Item]) -> FloatArray:
         """Score encoded clips as one batch.
 
         Returns:
-            Intensities (B, L) in [0, 1], the training mean for a clip without usable face or voice; and the
-            mean over time of each stream's standardised features (B, D).
+            Intensities (B, L) in [0, 1]; the training mean for a clip without usable face or voice.
 
         Raises:
             ModelError: the graph returns values outside [0, 1].
@@ -226,7 +227,7 @@ class Networks:
             raise ModelError(
                 "a graph of the checkpoint returns invalid intensities", got=got, expected="0 to 1"
             )
-        return intensities, {name: outputs[key] for name, key in MEANS.items() if key in outputs}
+        return intensities
 
 
 def signatures_of(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,18 +12,15 @@ from reactometer.types import FloatArray
 
 MODALITIES = ("face", "voice")
 
-Features = Mapping[str, FloatArray]
-"""Modality -> (D,) mean of its encoder's features over time; without modalities that the clip lacks."""
-
 
 @dataclass(frozen=True)
 class Score:
-    """Intensities of one item, the modalities they are based on, and the features of each modality."""
+    """Intensities of one item, and the modalities they are based on."""
 
     intensities: FloatArray  # (L,) in [0, 1]
-    has_face: bool  # a face is visible, and the model uses it
-    has_voice: bool  # sound is audible, and the model uses it
-    features: tuple[Features, ...] = ()  # one mapping per member of an ensemble
+    has_face: bool  # a usable face is visible, and the model uses it
+    has_voice: bool  # a usable voice is audible, and the model uses it
+    warnings: tuple[str, ...] = ()  # unusable faces and voices, which are not used
 
     @property
     def has_input(self) -> bool:
@@ -49,30 +47,26 @@ def join_parts(parts: Sequence[tuple[float, Score]]) -> Score:
         mean.astype(np.float32),
         has_face=any(score.has_face for score in scores),
         has_voice=any(score.has_voice for score in scores),
-        features=tuple(
-            _mean(member, weights) for member in zip(*(score.features for score in scores), strict=True)
-        ),
+        warnings=_count_warnings([score for _, score in parts]),
     )
 
 
-def _mean(parts: Sequence[Features], weights: Sequence[float]) -> dict[str, FloatArray]:
-    """Average the features of each modality over the parts that have it."""
-    means = {}
-    for name in MODALITIES:
-        rows = [(part[name], weight) for part, weight in zip(parts, weights, strict=True) if name in part]
-        if rows:
-            values, shares = zip(*rows, strict=True)
-            means[name] = np.average(values, axis=0, weights=shares).astype(np.float32)
-    return means
+def _count_warnings(scores: Sequence[Score]) -> tuple[str, ...]:
+    """Return each different warning, with the number of scores it applies to unless it applies to all."""
+    counts = Counter(warning for score in scores for warning in score.warnings)
+    share = {count: f" ({count} of {len(scores)} minutes)" for count in range(len(scores))}
+    return tuple(warning + share.get(count, "") for warning, count in counts.items())
 
 
 def average_scores(by_member: Sequence[Sequence[Score]]) -> list[Score]:
-    """Average the scores of several models for the same items; features are not averaged."""
+    """Average the scores of several models for the same items. Warnings are those of all models."""
     return [
         replace(
             scores[0],
             intensities=np.mean([score.intensities for score in scores], axis=0, dtype=np.float32),
-            features=tuple(features for score in scores for features in score.features),
+            has_face=any(score.has_face for score in scores),
+            has_voice=any(score.has_voice for score in scores),
+            warnings=tuple(dict.fromkeys(warning for score in scores for warning in score.warnings)),
         )
         for scores in zip(*by_member, strict=True)
     ]

@@ -44,15 +44,12 @@ def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BAT
 
 def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
     """Score encoded items as one batch."""
-    intensities, means = networks.score(items)  # (B, L), (B, D) by stream
+    intensities = networks.score(items)  # (B, L)
     scores = []
     for row, item in enumerate(items):
         has_face = networks.uses_face and bool(item.face_mask.any())
         has_voice = networks.uses_voice and len(item.voice) > 0
-        features = {
-            name: means[name][row] for name, used in (("face", has_face), ("voice", has_voice)) if used
-        }
-        scores.append(Score(intensities[row], has_face, has_voice, (features,)))
+        scores.append(Score(intensities[row], has_face, has_voice, item.warnings))
     return scores
 
 

@@ -116,8 +116,10 @@ def check_ending(path: Path | None) -> None:
     if path.suffix.lower() == ".parquet":
         require("pyarrow", extra="parquet")
     elif path.suffix.lower() not in ENDINGS:
-        got = path.suffix or "no extension"
-        fix = f"Use {path.with_suffix('.csv')}, which spreadsheets can open"
+        got, fix = (
+            path.suffix or "no extension",
+            f"Use {path.with_suffix('.csv')}, which spreadsheets can open",
+        )
         raise OutputError(f"{path}: unknown table format", got=got, expected=", ".join(ENDINGS), fix=fix)
 
 
@@ -180,7 +182,7 @@ def with_face(columns: Sequence[str]) -> list[str]:
 
 def join_warnings(prediction: Prediction) -> str | None:
     """Return the warnings, or the status if there are no intensities; ``None`` without warnings."""
-    reasons = prediction.warnings if prediction.status == "ok" else (prediction.status,)
+    reasons = prediction.warnings if prediction.status == "ok" else (prediction.status, *prediction.warnings)
     return "; ".join(reasons) or None
 
 

@@ -169,10 +169,10 @@ class LiveScorer:
         """Return the reasons not to use the intensities of a window with ``length_s`` seconds of input."""
         networks = self.model.networks
         uncertainty = self.model.uncertainty
-        if not score.has_input:
+        if not score.has_input and not score.warnings:
             missing = ["no visible face"] * networks.uses_face + ["no audible sound"] * networks.uses_voice
             return " and ".join(missing)
-        warnings = list(uncertainty.warnings(score, None)) if uncertainty else []
+        warnings = list(uncertainty.warnings(score, None) if uncertainty else score.warnings)
         if length_s < MIN_FILLED_RATIO * self.window_s:
             warnings.insert(0, f"{length_s:.1f} of {self.window_s:.1f} s so far")
         return "; ".join(warnings) or None

@@ -71,6 +71,22 @@ def read_waveform(path: Path) -> FloatArray | None:
     return np.concatenate([np.zeros(0, dtype=np.float32), *(block.samples for block in read_sound(path))])
 
 
+def separate_sound_start_s(video: MediaInfo, sound: MediaInfo) -> float:
+    """Return when a sound file beside a video starts on the video's clock, seconds.
+
+    Extraction drops the silence before a late start, so that the file starts when the video's own sound does.
+    If the file is longer than this sound by about the silence, it contains the silence, and starts at 0 s.
+    """
+    with open_media(video.path) as container:
+        own = container.streams.audio[0] if container.streams.audio else None
+        if own is None or own.start_time is None or own.time_base is None:
+            return 0.0
+        start_s = float(own.start_time * own.time_base) - video.zero_s
+        own_s = float(own.duration * own.time_base) if own.duration else None
+    excess_s = 0.0 if own_s is None or sound.duration_s is None else sound.duration_s - own_s
+    return start_s if abs(start_s) > MIN_GAP_S and abs(excess_s) < abs(excess_s - start_s) else 0.0
+
+
 def is_audible(waveform: FloatArray | None) -> bool:
     """Return whether any 100 ms of a (S,) float32 waveform in [-1, 1] are louder than -60 dBFS."""
     return waveform is not None and bool((_powers(waveform) > 10 ** (MIN_AUDIBLE_DBFS / 10)).any())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reactometer.media.audio import check_gap, read_sound
+from reactometer.media.audio import check_gap, read_sound, separate_sound_start_s
 from reactometer.media.faces import Detector, resolve_detector_name
 from reactometer.media.tracking import track_face
 from reactometer.media.video import probe, read_frames
@@ -63,7 +63,7 @@ def prepare_clip(
     path: Path, settings: PrepareConfig, detector: Detector, audio_path: Path | None = None
 ) -> PreparedClip:
     """Read a whole video or sound file: every sampled frame, and all sound (from ``audio_path``, if it is
-    separate).
+    separate, aligned with the video's own sound).
 
     Raises:
         MediaError: the file is missing, empty, truncated or not a media file.
@@ -87,7 +87,11 @@ def stream_windows(
     ``info`` is the file's, if already probed.
     """
     info = info or probe(path)
-    sound_info = probe(audio_path) if audio_path else info
+    sound_info = info
+    if audio_path:
+        sound_info = probe(audio_path)
+        start_s = separate_sound_start_s(info, sound_info)
+        sound_info = replace(sound_info, zero_s=sound_info.zero_s - start_s)
     buffer = _WindowBuffer(info, specs, sound_info.has_audio)
     faces = track(buffer.watch(read_frames(path)))
     sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else iter(())

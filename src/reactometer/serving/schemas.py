@@ -61,7 +61,9 @@ class ClipPrediction(BaseModel):
     """The prediction for the clip, or for one person in it."""
 
     face: int | None = Field(description="Number of the face, from 1, with faces=all.")
-    status: str = Field(description="ok, no face, no sound, or no face or sound.", examples=["ok"])
+    status: str = Field(
+        description="ok, no face, no sound, no face or sound, or no usable face or voice.", examples=["ok"]
+    )
     duration_s: float | None = Field(examples=[9.96])
     face_share: float | None = Field(examples=[0.98])
     sound: bool | None = Field(description="The clip has audible sound.")

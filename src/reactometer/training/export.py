@@ -32,8 +32,8 @@ from reactometer.inference.checkpoint import (
     load_model,
     write_description,
 )
-from reactometer.inference.inputs import hide
 from reactometer.inference.runtime import FACE_INPUTS, HEAD_GRAPH, MEANS, VOICE_INPUTS, Networks
+from reactometer.inference.screening import hide
 from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.batches import Batch, collate
@@ -193,7 +193,7 @@ def _truncate(item: Item, share: float) -> Item:
 def _difference(head: ReactionModel, networks: Networks, pairs: Sequence[tuple[Item, ...]]) -> float:
     """Compare the intensities of a batch of clips, each encoded by PyTorch and by the graphs."""
     expected = head(collate([item for item, _ in pairs], len(head.label_mean)))  # (B, L)
-    got, _ = networks.score([item for _, item in pairs])  # (B, L)
+    got = networks.score([item for _, item in pairs])  # (B, L)
     return float(np.abs(got - expected.numpy()).max())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lightning.pytorch import seed_everything
@@ -13,8 +14,10 @@ from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.evaluation.overlap import describe_clips
+from reactometer.evaluation.screening_fit import fit_screening
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import save_uncertainty
+from reactometer.inference.screening import save_screening
 from reactometer.io import atomic_folder, parse_json_object, wrap_decode_errors, write_atomic
 from reactometer.models.architectures import get_modalities
 from reactometer.terminal import is_first_process, messages
@@ -129,10 +132,16 @@ def _comparable_settings(config: Config) -> dict[str, object]:
 
 
 def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
-    """Fit intervals on val, if it has enough clips. Val selected the epoch, too, so they are a little
-    narrow."""
+    """Fit the screening, and intervals on val if it has enough clips.
+
+    Val selected the epoch, too, so the intervals are a little narrow.
+    """
+    loaded = load_model(folder)
+    screening = fit_screening(loaded, prepared)
+    save_screening(folder, screening)
     try:
-        save_uncertainty(folder, fit_uncertainty(load_model(folder), prepared, progress=progress))
+        fitted = fit_uncertainty(replace(loaded, screening=screening), prepared, progress=progress)
+        save_uncertainty(folder, fitted)
     except DataError as error:
         messages.print(f"no intervals: {error}", style="yellow")
 
