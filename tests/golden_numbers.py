@@ -110,14 +110,15 @@ def _of_file(name: str, file: Path, detector: str, window_s: float, hop_s: float
     starter = load_model(STARTER, "cpu")
     settings = starter.config.prepare.model_copy(update={"detector": detector})
     starter = replace(starter, config=starter.config.model_copy(update={"prepare": settings}))
-    (one,) = predict([file], starter, window_s=window_s, hop_s=hop_s, progress=False)
+    (screened,) = predict([file], starter, timeline=False, progress=False)
+    (one,) = predict([file], replace(starter, screening=None), window_s=window_s, hop_s=hop_s, progress=False)
     level = float(np.mean([window.intensities for window in one.windows if window.intensities] or 0.1))
     events = find_events(one, level)
     refined = refine(one, 2 * window_s, parse_baseline(f"0-{2 * window_s}s", window_s))
     lifted = refine(one, 0.0, parse_baseline("running", window_s))
     return {
         **_of_crops(name, file, settings, detector),
-        f"said/{name}": [one.status, *(warning.split(":")[0] for warning in one.warnings)],
+        f"said/{name}": [screened.status, *screened.warnings],
         f"said/{name} events": [event.label for event in events],
         f"intensities/{name}": list(one.intensities or ()),
         f"intensities/{name} intervals": _flat(one.intervals),

@@ -11,8 +11,17 @@ import pytest
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
+from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
-from reactometer.media.audio import _fill_gaps, is_audible, read_sound, read_waveform
+from reactometer.media.audio import (
+    _fill_gaps,
+    is_audible,
+    read_sound,
+    read_waveform,
+    separate_sound_start_s,
+)
+from reactometer.media.segments import prepare_clip
+from reactometer.media.video import probe
 from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 MILLISECOND = SOUND_RATE_HZ // 1000
@@ -53,7 +62,7 @@ def write_clip(
         sound = container.add_stream(codec, rate=rate_hz, layout="mono")
         assert isinstance(sound, AudioStream)
         if video_start_s is not None:
-            video = container.add_stream("ffv1", rate=25)
+            video = container.add_stream("mpeg4" if path.suffix == ".mov" else "ffv1", rate=25)
             assert isinstance(video, VideoStream)
             video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
             for index in range(25):
@@ -271,3 +280,24 @@ def test_real_sound_that_starts_late_leaves_a_gap(shared_data: Path) -> None:
     start = round(107_164 / 44_100 * SOUND_RATE_HZ)  # start of the sound in the container
     assert not waveform[:start].any()
     assert waveform[start : start + SOUND_RATE_HZ // 10].any()
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_a_sound_file_beside_a_video_starts_when_the_videos_own_sound_does(
+    tmp_path: Path, is_padded: bool
+) -> None:
+    """FFmpeg extracts the sound without the silence before it, unless it is asked for the silence."""
+    late = tone(1.0, 16_000)
+    video = write_clip(tmp_path / "late.mov", [(0.5, late)], 16_000, "pcm_s16le", video_start_s=0.0)
+    wav = write_clip(tmp_path / "late.wav", [(0.0, late)], 16_000, "pcm_s16le")
+    if is_padded:
+        silence = np.zeros(8000, np.float32)
+        wav = write_clip(tmp_path / "late.wav", [(0.0, np.append(silence, late))], 16_000, "pcm_s16le")
+    assert separate_sound_start_s(probe(video), probe(wav)) == pytest.approx(
+        0.0 if is_padded else 0.5, abs=1e-3
+    )
+    settings = PrepareConfig(detector="haar")
+    clip = prepare_clip(video, settings, lambda frame: [], audio_path=wav)
+    assert clip.waveform is not None
+    assert not clip.waveform[:7990].any()
+    assert clip.waveform[8010:8100].any()
