@@ -78,12 +78,12 @@ def separate_sound_start_s(video: MediaInfo, sound: MediaInfo) -> float:
     If the file is longer than this sound by about the silence, it contains the silence, and starts at 0 s.
     """
     with open_media(video.path) as container:
-        own = container.streams.audio[0] if container.streams.audio else None
-        if own is None or own.start_time is None or own.time_base is None:
+        stream = container.streams.audio[0] if container.streams.audio else None
+        if stream is None or stream.start_time is None or stream.time_base is None:
             return 0.0
-        start_s = float(own.start_time * own.time_base) - video.zero_s
-        own_s = float(own.duration * own.time_base) if own.duration else None
-    excess_s = 0.0 if own_s is None or sound.duration_s is None else sound.duration_s - own_s
+        start_s = float(stream.start_time * stream.time_base) - video.zero_s
+        stream_s = float(stream.duration * stream.time_base) if stream.duration else None
+    excess_s = 0.0 if stream_s is None or sound.duration_s is None else sound.duration_s - stream_s
     return start_s if abs(start_s) > MIN_GAP_S and abs(excess_s) < abs(excess_s - start_s) else 0.0
 
 
