@@ -96,7 +96,8 @@ def test_contents_of_a_checkpoint(small: Path) -> None:
 
 def test_a_trained_checkpoint_explains_itself(model_folder: Path) -> None:
     files = {"face.onnx", "head.onnx", "weights.safetensors"}
-    assert {file.name for file in model_folder.iterdir()} == {"model.json", *files}
+    names = {file.name for file in model_folder.iterdir()}
+    assert names == {"model.json", "screening.safetensors", *files}
     about = json.loads((model_folder / "model.json").read_text())
     assert about["labels"][0] == "Adoration"
     assert about["config"]["model"]["name"] == "multimodal"
@@ -112,6 +113,7 @@ def test_graphs_score_clips_as_their_weights_do(
     """One model caches features beside the clips; the other, of face and log-mel, was trained end to end."""
     for folder in (frozen_folder, model_folder):
         loaded, (network, _) = load_model(folder, "cpu"), load_network(folder)
+        loaded = replace(loaded, screening=None)
         scores, _ = score_split(loaded, prepared, "test", progress=False)
         rows, read = prepared.split("test"), MediaReader(loaded.sampling)
         items = [read(rows[part.index], part, None) for part in split_parts(rows)]
