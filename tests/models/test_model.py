@@ -26,6 +26,7 @@ from reactometer.models.heads import (
 )
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders
+from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.training.features import encode_inputs
 
 MEAN, SIZE_PX = [0.2, 0.5, 0.8], 64
@@ -160,6 +161,22 @@ def test_a_frozen_encoder_does_not_move() -> None:
     for name, tensor in model.face_encoder.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert sum(parameter.requires_grad for parameter in model.parameters()) == 2  # the output layer
+
+
+def test_frozen_batch_norms_keep_the_statistics_of_their_training() -> None:
+    """Of a pretrained encoder only; its other weights are trained."""
+    frames = torch.randint(0, 255, (4, 3, SIZE_PX, SIZE_PX), dtype=torch.uint8)
+    moved = []
+    for encoder, freezes in (("starter", True), ("starter", False), ("random:resnet-tiny", True)):
+        model = _model("resnet50", encoder=encoder, freeze_batch_norm=freezes).train()
+        assert isinstance(model.face_encoder, FrameEncoder)
+        before = {name: value.clone() for name, value in model.face_encoder.named_buffers()}
+        torch.autograd.backward(model.face_encoder(frames).sum())
+        assert all(parameter.grad is not None for parameter in model.face_encoder.parameters())
+        moved.append(
+            any(not torch.equal(value, before[name]) for name, value in model.face_encoder.named_buffers())
+        )
+    assert moved == [False, True, True]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

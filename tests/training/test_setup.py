@@ -227,3 +227,18 @@ def test_without_normalising_media_are_read_as_they_are(small_config: Config, pr
 def test_constant_labels_on_val_are_reported(small_config: Config, prepared: PreparedSet) -> None:
     with pytest.warns(UserWarning, match=r"constant on val.*Adoration, Surprise"):
         _set_up(_config(small_config), prepared)
+
+
+def test_activations_are_not_recomputed_through_the_statistics_of_a_batch(
+    small_config: Config, prepared: PreparedSet
+) -> None:
+    """A batch norm would see chunks of the batch, and count each twice."""
+    training = small_config.training.model_copy(update={"gradient_checkpointing": True})
+    for encoder, freezes in (("random:resnet-tiny", True), ("starter", False), ("starter", True)):
+        config = _config(small_config, encoder=encoder, freeze_batch_norm=freezes, frozen=False, size_px=64)
+        config = config.model_copy(update={"training": training})
+        message = r"batch norms in 'resnet'.*model\.freeze_batch_norm=true"
+        is_fixed = (encoder, freezes) == ("starter", True)
+        with nullcontext() if is_fixed else pytest.raises(ConfigError, match=message):
+            encoder_of_face: Any = _set_up(config, prepared).trainable.face_encoder
+            assert encoder_of_face.checkpointing
