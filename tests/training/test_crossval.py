@@ -36,6 +36,8 @@ def test_each_clip_is_predicted_by_the_model_that_held_it_out(
     assert evaluation.overlap.n_val == 0
     written = json.loads((out / "metrics.json").read_text())
     assert (written["split"], written["intervals"]["unit"]) == ("out-of-fold", "person")
+    assert written["pearson_by_fold"] == pytest.approx(evaluation.pearson_by_fold)
+    assert len(evaluation.pearson_by_fold) == 3
     table = pd.read_csv(out / "predictions.csv").set_index("File_ID")
     held_out = [clip.clip_id for clip in assign_folds(labelled, 3, 1, nested=True) if clip.split == "test"]
     member = evaluate(

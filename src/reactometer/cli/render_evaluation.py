@@ -50,6 +50,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
     print_table(header, rows, title=f"{title}, {label}" if label else title)
     if evaluation.overlap.note:
         results.print(evaluation.overlap.note, style="red" if evaluation.overlap.n_train else None)
+    if folds := evaluation.pearson_by_fold:
+        mean = sum(folds) / len(folds)
+        results.print(
+            f"mean Pearson within each fold: {mean:.3f} on average ({min(folds):.2f} to {max(folds):.2f}); "
+            "if it is far above the score of all clips, the models of the folds differ in scale"
+        )
     if intervals:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
         few = ": too few, so the intervals are too narrow" if intervals.n_units <= MAX_FEW_UNITS else ""

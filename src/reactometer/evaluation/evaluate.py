@@ -108,12 +108,14 @@ class Evaluation:
     prediction_intervals: pd.DataFrame | None = None  # see coverage.interval_table
     reliability: tuple[LabelReliability, ...] = ()  # empty: no resampling
     groups: tuple[Group, ...] = ()  # of all requested columns
+    pearson_by_fold: tuple[float, ...] = ()  # of a cross-validation: over the labels that vary in each fold
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of ``metrics.json``: all scores, without the predictions."""
         return {
             "split": self.split,
             "training_overlap": self.overlap.as_json(),
+            "pearson_by_fold": self.pearson_by_fold,
             "person_norm": self.person_norm,
             **self.metrics.as_json(),
             "intervals": asdict(self.intervals) if self.intervals else None,

@@ -14,8 +14,11 @@ from reactometer.data.splits import MIN_NESTED_FOLDS, assign_folds, choose_fold_
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.bootstrap import N_RESAMPLES
 from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate
+from reactometer.evaluation.metrics import MIN_CLIPS, measure
 from reactometer.inference.checkpoint import join_models, load_model
+from reactometer.io import format_json, write_atomic
 from reactometer.terminal import messages, progress_bar
+from reactometer.training.module import selection_score, varying_labels
 from reactometer.training.train import MODEL_DIR, train_once
 
 
@@ -86,7 +89,7 @@ def crossval(
             advance()
     if not (out / MODEL_DIR).exists():
         join_models(members, out / MODEL_DIR)
-    return evaluate(
+    evaluation = evaluate(
         out / MODEL_DIR,
         prepared.folder,
         by=by,
@@ -96,6 +99,23 @@ def crossval(
         out=out,
         progress=progress,
     )
+    evaluation = replace(evaluation, pearson_by_fold=_score_folds(evaluation, prepared, folds))
+    write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
+    return evaluation
+
+
+def _score_folds(evaluation: Evaluation, prepared: PreparedSet, folds: int) -> tuple[float, ...]:
+    """Return the mean Pearson of each fold that has enough clips, over the labels that vary in it."""
+    scores = []
+    for fold in range(folds):
+        clips = assign_folds([row.clip for row in prepared.rows], folds, fold, nested=True)
+        held_out = {clip.clip_id for clip in clips if clip.split == "test"}
+        in_fold = [row.clip.clip_id in held_out for row in evaluation.rows]
+        targets = evaluation.targets[in_fold]
+        if len(targets) >= MIN_CLIPS and any(varying_labels(targets)):
+            metrics = measure(targets, evaluation.intensities[in_fold], evaluation.metrics.labels)
+            scores.append(selection_score(metrics, targets))
+    return tuple(scores)
 
 
 def _check_copies(prepared: PreparedSet, folds: int) -> None:
