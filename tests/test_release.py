@@ -16,13 +16,10 @@ import pytest
 
 from fixtures_of_releases import PACKAGE, PROJECT, ROOT, TAGGED, Run, build, commit, git, run, slow
 
-LARGEST_BYTES = (
-    16 * 2**20
-)  # the starter as graphs and, for training, as weights: 2 x 6.4 MB; Silero VAD: 1.2 MB
+LARGEST_BYTES = 14 * 2**20  # the starter is in it as graphs and, for training, as weights: 2 x 6.4 MB
 WEIGHTS = sorted(
     file for file in PACKAGE.rglob("*") if file.suffix in (".safetensors", ".onnx", ".pt", ".bin")
 )
-SILERO = PACKAGE / "media" / "silero_vad.onnx"  # by others
 
 
 def _about(wheel: Path) -> Any:
@@ -99,9 +96,7 @@ def test_the_wheel_holds_what_it_must_and_nothing_else(built: tuple[Path, Path])
     page = {f"reactometer/serving/page/{file.name}" for file in (PACKAGE / "serving" / "page").iterdir()}
     starter = {f"reactometer/starter/{file.name}" for file in (PACKAGE / "starter").iterdir()}
     configs = {file.relative_to(PACKAGE.parent).as_posix() for file in (PACKAGE / "configs").rglob("*.toml")}
-    silero = {f"reactometer/media/silero_vad.{ending}" for ending in ("onnx", "LICENSE")}
-    others = {"reactometer/py.typed", "reactometer/evaluation/report.html"}
-    assert data == page | starter | configs | silero | others
+    assert data == page | starter | configs | {"reactometer/py.typed", "reactometer/evaluation/report.html"}
     code = {file.relative_to(PACKAGE.parent).as_posix() for file in PACKAGE.rglob("*.py")}
     about = f"reactometer-{TAGGED}.dist-info/"
     assert {name for name in names - data if not name.startswith(about)} == code
@@ -128,9 +123,6 @@ def test_the_source_distribution_holds_what_it_is_built_and_tested_from(built: t
 def test_weights_in_the_package_have_their_licence_beside_them() -> None:
     assert WEIGHTS
     for file in WEIGHTS:
-        if file == SILERO:
-            assert "MIT License" in file.with_suffix(".LICENSE").read_text(encoding="utf-8")
-            continue
         notice = (file.parent / "LICENSE").read_text(encoding="utf-8")
         card = (file.parent / "README.md").read_text(encoding="utf-8")
         (name,) = re.findall(r"^license_name: (.+)$", card, re.MULTILINE)
@@ -145,10 +137,7 @@ def test_weights_in_the_package_have_their_licence_beside_them() -> None:
 def test_the_wheel_carries_the_licences(built: tuple[Path, Path]) -> None:
     _, wheel = built
     about = _about(wheel)
-    licences = [
-        SILERO.with_suffix(".LICENSE"),
-        *(file.parent / "LICENSE" for file in WEIGHTS if file != SILERO),
-    ]
+    licences = [file.parent / "LICENSE" for file in WEIGHTS]
     expected = {"LICENSE", *(file.relative_to(ROOT).as_posix() for file in licences)}
     assert set(about.get_all("License-File")) == expected
     assert about["License-Expression"] == PROJECT["license"]

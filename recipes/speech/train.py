@@ -158,8 +158,8 @@ def tones(rng: np.random.Generator, size: int) -> Array:
                 note += gain * np.sin(k * phase + rng.uniform(0, 6))
             attack = np.minimum(1, times_s / (0.08 if is_bowed else 0.004))
             release = np.minimum(1, (times_s[-1] - times_s) / 0.05) if duration > 1 else 1.0
-            sound[start : start + duration] += note * attack * release * (
-                1.0 if is_bowed else np.exp(-decay * times_s)
+            sound[start : start + duration] += (
+                note * attack * release * (1.0 if is_bowed else np.exp(-decay * times_s))
             )
     return sound
 
@@ -247,6 +247,7 @@ def fit(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> Network:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ravdess_voices", type=Path)
     parser.add_argument("facevoice", type=Path)

@@ -45,7 +45,10 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, Flo
 
 def test_the_starter_is_small_and_has_a_card(starter: LoadedModel) -> None:
     assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 14_000_000
-    assert {file.name for file in STARTER.iterdir()} == {"LICENSE", "README.md", *FILES} - {"voice.onnx"}
+    assert {file.name for file in STARTER.iterdir()} == {
+        *("LICENSE", "README.md", "speech.safetensors"),
+        *FILES,
+    } - {"voice.onnx"}
     assert starter.labels == BASIC
     assert starter.networks.uses_face and starter.networks.uses_voice
     assert max(starter.description["proof"]["differences"].values()) < 1e-5

@@ -32,7 +32,7 @@ def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] |
     )
     voice = -np.arange(1, 1 + 2 * n_steps, dtype=np.float32).reshape(n_steps, 2)
     times_s = [np.arange(1, 1 + count, dtype=np.float32) / np.float32(4) for count in (n_frames, n_steps)]
-    return Item(frames, np.arange(n_frames) > 0, times_s[0], voice, times_s[1], targets, number)
+    return Item(frames, np.arange(n_frames) > 0, times_s[0], voice, times_s[1], targets, clip_index=number)
 
 
 def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:

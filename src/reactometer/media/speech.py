@@ -42,7 +42,8 @@ def speech_share(waveform: FloatArray) -> float:
 
 def scale(mel: FloatArray) -> FloatArray:
     """Subtract the mean of a log-mel spectrogram (N, 64), so that the level of the sound has no influence."""
-    return (mel - mel.mean()) / LOG_MEL_SCALE
+    scaled: FloatArray = (mel - mel.mean()) / LOG_MEL_SCALE
+    return scaled
 
 
 def _convolve(steps: FloatArray, weight: FloatArray, dilation: int) -> FloatArray:
@@ -56,4 +57,5 @@ def _convolve(steps: FloatArray, weight: FloatArray, dilation: int) -> FloatArra
 
 @cache
 def _weights() -> dict[str, FloatArray]:
-    return load_file(WEIGHTS_FILE)
+    weights: dict[str, FloatArray] = load_file(WEIGHTS_FILE)
+    return weights
