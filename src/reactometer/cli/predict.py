@@ -167,9 +167,9 @@ def _predict_into_files(
     if any(map(is_uri, paths)):
         raise ConfigError("files in an object store need --out FOLDER", fix="Add --out FOLDER")
     outputs.check(len(paths))
-    person_by_path = (
-        read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
-    )
+    person_by_path = read_people(people) if people else {}
+    if same_person and not people:
+        person_by_path = dict.fromkeys(paths, "the same")
     loaded = load_model(model, device, wait=False)
     predictions = run(paths, loaded, **asdict(options), people=person_by_path)
     render.print_device(loaded)

@@ -24,7 +24,9 @@ class Overlap:
     @property
     def label(self) -> str:
         """One word for titles: "in-sample", "out-of-fold", or "" for other clips."""
-        return "in-sample" if self.n_train else "out-of-fold" if self.is_out_of_fold else ""
+        if self.n_train:
+            return "in-sample"
+        return "out-of-fold" if self.is_out_of_fold else ""
 
     @property
     def note(self) -> str:
