@@ -97,7 +97,7 @@ def test_calibration_on_a_full_disk_leaves_the_model_unchanged(small_disk: Path,
     folder = Path(shutil.copytree(STARTER, small_disk / "model", ignore=shutil.ignore_patterns("weights.*")))
     before = load_model(folder, "cpu").uncertainty
     assert before is not None
-    fill(small_disk, 4096)
+    fill(small_disk)
     with pytest.raises(OutputError, match=FULL):
         save_uncertainty(folder, replace(before, coverage=0.5))
     after = load_model(folder, "cpu").uncertainty
