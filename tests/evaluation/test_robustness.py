@@ -74,7 +74,7 @@ def test_the_last_points_of_the_curves_equal_evaluate_without_a_modality(
     by_corruption = _run(model, prepared, tmp_path / "out")
     assert _cached_files(prepared) == before
     curves = {name.split(",")[0]: points for name, points in by_corruption.items()}
-    assert list(curves) == ["face hidden", "face crop", "frames per second", "white noise"]
+    assert list(curves) == ["face hidden", "face crop", "frames per second", "white noise", "room noise"]
     for first, *rest in curves.values():
         _same(first.metrics, whole)
         assert (first.loss.value, first.loss.low, first.loss.high) == (0.0, 0.0, 0.0)
@@ -126,7 +126,7 @@ def test_corruptions_of_unused_modalities_are_left_out(
         )
         curves = _run(train(config, progress=False), prepared, tmp_path / "out")
         touched = {name.split(" ")[0] for name in curves}
-        assert touched == ({"face", "frames"} if modality == "face" else {"white"})
+        assert touched == ({"face", "frames"} if modality == "face" else {"white", "room"})
         first, *_, last = next(iter(curves.values()))
         assert last.metrics.mean_pearson is None
         assert last.intervals.mean["pearson"] is None
