@@ -30,7 +30,7 @@ class LiveNode(Node):
         super().__init__("reactometer_live")
         folder = self.declare_parameter("model", "").value
         window_s = self.declare_parameter("window_s", 2.0).value
-        self.model = load_model(folder or STARTER, "auto", "auto")
+        self.model = load_model(folder or STARTER)
         self.scorer = LiveScorer(self.model, window_s)
         self.scorer.warm_up()
         self.inbox = FrameQueue(self.scorer.rate_hz)
