@@ -1,5 +1,4 @@
-"""Features of RAVDESS -> a table that ``reactometer train`` reads, and six scores: face, voice, both; plain,
-by person.
+"""Train on features of RAVDESS and print six scores: face, voice, both; plain and per person.
 
     python benchmarks/ravdess.py ravdess_features.parquet --out ravdess [--split val]
     python benchmarks/ravdess.py ravdess_features.parquet --out ravdess --designs both
@@ -9,11 +8,11 @@ equally often, 8 random clips, two emotions, or one. Five person-disjoint folds 
 19, who are the test of other models; each fold is test once, the next one val. All clips are scored in each
 design, in groups that count as people.
 
-The input has a row a trial: ``clip, actor, emotion, level`` (1 normal, 2 strong), means of 35 OpenFace action
-units (``AU01_r`` …), and ``voice_000`` … ``voice_258``, which we read as a contour: 259 steps of 512 samples
-at 44.1 kHz, 0 where a trial is over before (neighbouring columns correlate .97). Targets: 1 for a strong, .5
-for a normal portrayal of each of the six basic emotions, 0 otherwise. Actors 1 to 16 are train, 17 to 20 val,
-21 to 24 test.
+The input has one row per trial: ``clip, actor, emotion, level`` (1 normal, 2 strong), means of 35 OpenFace
+action units (``AU01_r`` …), and ``voice_000`` … ``voice_258``, which we read as a contour: 259 steps of 512
+samples at 44.1 kHz, 0 where a trial is over before (neighbouring columns correlate 0.97). Targets: 1 for a
+strong, 0.5 for a normal portrayal of each of the six basic emotions, 0 otherwise. Actors 1 to 16 are train,
+17 to 20 val, 21 to 24 test.
 """
 
 from __future__ import annotations

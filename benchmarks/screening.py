@@ -1,9 +1,9 @@
-"""How often the starter refuses a face or a voice: real people, held-out people, and inputs that are neither.
+"""Measure how often the starter refuses a face or a voice of real people, and of noise, masks and music.
 
-    python benchmarks/screening.py ../shared/data
+    python benchmarks/screening.py DATA
 
-Prints Markdown: the share of clips whose face or voice is refused. Bars: at most 10 % of real people,
-at least 90 % of each defective input. Nothing was fitted on these clips; RAVDESS actor 01 is in
+Prints Markdown: the share of clips whose face or voice is refused. Bars: at most 10% of real people,
+at least 90% of each defective input. Nothing was fitted on these clips; RAVDESS actor 01 is in
 ``real_people``.
 """
 

@@ -1,5 +1,4 @@
-"""Features of files: tables with a row a clip or a step, and MuSe's folder, down to what a model makes of
-them."""
+"""Tables of features, with one row per clip or step, from reading to a trained model."""
 
 from __future__ import annotations
 

@@ -141,15 +141,10 @@ class _RisesAndFalls:
     """Fake the head's graph: intensities (B, 3) that rise, fall and stay with the mean of the visible
     frames."""
 
-    outputs = ("intensities", "face_mean")
-
     def __call__(self, frames: np.ndarray, mask: np.ndarray, times_s: np.ndarray) -> list[np.ndarray]:
         sums, counts = (frames * mask[..., None]).sum(axis=1), mask.sum(axis=1, keepdims=True)  # (B, 1) each
         mean = sums / np.maximum(counts, 1)
-        return [
-            1 / (1 + np.exp(-mean * np.array([[100.0, -100.0, 0.0]], np.float32))),
-            mean,
-        ]  # (B, 3), (B, 1)
+        return [1 / (1 + np.exp(-mean * np.array([[100.0, -100.0, 0.0]], np.float32)))]  # (B, 3)
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,7 @@ def test_a_description_of_other_graphs_is_refused(
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1.5, -0.1])
 def test_a_graph_with_invalid_intensities_raises_an_error(features_folder: Path, wrong: float) -> None:
     networks = load_model(features_folder, "cpu").networks
-    outputs = [np.array([[0.5, wrong]], np.float32), np.zeros((1, 3)), np.zeros((1, 2))]
+    outputs = [np.array([[0.5, wrong]], np.float32)]
     opening = Future[Any]()
     opening.set_result(SimpleNamespace(run=lambda *_: outputs))
     networks = replace(networks, head=replace(networks.head, opening=opening))

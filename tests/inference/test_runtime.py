@@ -128,10 +128,10 @@ def test_memory_limits_do_not_change_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "words"),
     [
-        ({"x": ("uint8", ())}, {"y": ("float", None)}, "inputs do not fit"),
-        ({"x": ("float", (3,))}, {"y": ("float", None)}, "inputs do not fit"),
-        ({"x": ("float", ()), "mask": ("bool", ())}, {"y": ("float", None)}, "inputs do not fit"),
-        ({"x": ("float", ())}, {"features": ("float", None)}, "outputs do not fit"),
+        ({"x": ("uint8", ())}, {"y": ("float", ())}, "inputs do not fit"),
+        ({"x": ("float", (3,))}, {"y": ("float", ())}, "inputs do not fit"),
+        ({"x": ("float", ()), "mask": ("bool", ())}, {"y": ("float", ())}, "inputs do not fit"),
+        ({"x": ("float", ())}, {"features": ("float", ())}, "outputs do not fit"),
         ({"x": ("float", ())}, {"y": ("float", (2,))}, "outputs do not fit"),
     ],
 )
@@ -140,7 +140,7 @@ def test_other_inputs_and_outputs_are_refused(
 ) -> None:
     file = write(tmp_path / "graph.onnx", [helper.make_node("Add", ["x", "c"], ["y"])], {"c": np.float32(1)})
     assert (
-        open_graph(file, {"x": ("float", ())}, {"y": ("float", None)}, "cpu")(np.ones(3, np.float32))[0].sum()
+        open_graph(file, {"x": ("float", ())}, {"y": ("float", ())}, "cpu")(np.ones(3, np.float32))[0].sum()
         == 6
     )
     with pytest.raises(ModelError, match=words):

@@ -14,7 +14,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from reactometer.cli.app import app
 from reactometer.config import Config, ModelConfig
 from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import BLOCK_SIZE, Item
@@ -28,7 +30,7 @@ from reactometer.models.heads import CrossModalHead
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders, load_network
 from reactometer.training import export as export_module
-from reactometer.training.export import differences, prove, write_checkpoint
+from reactometer.training.export import differences, prove, read_items, write_checkpoint
 from reactometer.training.quantise import encoder_inputs, quantise_graph
 from small_networks import CLIPS, PICTURES, saved
 
@@ -203,3 +205,20 @@ def test_a_weight_that_was_changed_behind_its_graph_is_refused(
     none = [replace(row, file=None) for row in prepared.rows]
     with pytest.raises(DataError, match="no clip contains a face or a voice"):
         prove(copy, network, replace(prepared, rows=tuple(none)))
+
+
+def test_weights_without_graphs_are_exported(
+    model_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(model_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.onnx"))
+    with pytest.raises(ModelError, match=r"no .*onnx.*reactometer export .*bare DATA"):
+        load_model(bare)
+    result = CliRunner().invoke(
+        app, ["export", str(bare), str(prepared.folder), "--out", str(tmp_path / "whole")]
+    )
+    assert result.exit_code == 0, result.output
+    exported, expected = (load_model(folder, "cpu").networks for folder in (tmp_path / "whole", model_folder))
+    item = next(read_items(load_model(model_folder, "cpu"), prepared, "val", 1))
+    np.testing.assert_allclose(
+        exported.score([exported.encode(item)]), expected.score([expected.encode(item)]), atol=1e-6
+    )

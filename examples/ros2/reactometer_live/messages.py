@@ -1,5 +1,4 @@
-"""Messages of ROS 2 -> pieces, scores -> the text of a message; needs no ROS, only objects with the same
-fields."""
+"""Convert messages of ROS 2 to packets, and scores to text; needs only objects with the same fields."""
 
 from __future__ import annotations
 

@@ -95,8 +95,18 @@ def export(
     """Write an 8-bit copy of a checkpoint. Encoders are smaller, and faster on a CPU.
 
     The train split of DATA calibrates it. The command fails if mean Pearson on val falls by more than 0.005.
+    For a checkpoint that has weights but no graphs, write a copy with graphs, in single precision.
     """
+    from reactometer.inference.checkpoint import WEIGHTS_FILE
+    from reactometer.inference.runtime import HEAD_GRAPH
+    from reactometer.paths import find_checkpoint
+    from reactometer.training.export import export_weights
     from reactometer.training.quantise import export as run
+
+    folder = find_checkpoint(model)
+    if (folder / WEIGHTS_FILE).is_file() and not (folder / HEAD_GRAPH).is_file():
+        results.print(f"wrote {export_weights(model, data, out)}")
+        return
 
     before, after = run(model, data, out)
     results.print(f"wrote {out}")

@@ -153,7 +153,9 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
         counts = (str(basis.n_clips), str(len(basis.half_widths) + 1), str(basis.n_units))
         rows.append((name, *counts, f"{basis.width:.2f}", reach))
     print_table(("by", "clips", "bins", f"{unit} per bin", "mean width", "coverage per bin"), rows)
-    results.print(f"coverage per bin: share of new labels inside, in 90% of calibrations on so many {unit}")
+    results.print(
+        f"coverage per bin: share of new labels inside, in 90% of calibrations with this number of {unit}"
+    )
     valid_for = (
         f"clips of a new person ({item['n_people']} people)" if item["n_people"] else "new clips like these"
     )

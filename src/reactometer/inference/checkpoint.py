@@ -304,7 +304,10 @@ def check_digest(file: Path, expected: str | None) -> None:
         ModelError: the file is missing or changed.
     """
     if not file.is_file():
-        raise ModelError(f"{file.parent}: damaged checkpoint: no {file.name}", fix=COPY_AGAIN)
+        fix = COPY_AGAIN
+        if file.suffix == ".onnx" and (file.parent / WEIGHTS_FILE).is_file():
+            fix += f", or export its weights: reactometer export {file.parent} DATA --out FOLDER"
+        raise ModelError(f"{file.parent}: damaged checkpoint: no {file.name}", fix=fix)
     if (got := sha256_of(file)) != expected:
         raise ModelError(
             f"{file}: not the file that {DESCRIPTION_FILE} names",

@@ -57,12 +57,8 @@ FACE_INPUTS, VOICE_INPUTS = (
 )
 """Inputs of the head's graph: features or spectrogram (B, T, D), mask (B, T) and times in seconds (B, T)."""
 
-MEANS = {"face": "face_mean", "voice": "voice_mean"}
-"""Outputs of the head's graph besides "intensities": the mean over time of each stream's standardised
-features."""
-
-Tensors = Mapping[str, tuple[str, tuple[int, ...] | None]]
-"""Name -> element type, as ONNX Runtime names it, and the fixed dimensions; None: any."""
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name -> element type, as ONNX Runtime names it, and the fixed dimensions."""
 
 
 Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -154,7 +150,7 @@ class Networks:
         person."""
         metadata = self.head.session.get_modelmeta().custom_metadata_map
         stats = {}
-        for name in MEANS:
+        for name in self.streams:
             if f"{name}_mean" in metadata:
                 encoded = metadata[f"{name}_mean"], metadata[f"{name}_std"]
                 mean, std = (np.frombuffer(base64.b64decode(text), "<f4") for text in encoded)
@@ -219,8 +215,7 @@ class Networks:
         """
         faces, voices = pad_items(items)
         arrays = [*(faces if self.uses_face else ()), *(voices if self.uses_voice else ())]
-        outputs = dict(zip(self.head.outputs, self.head(*arrays), strict=True))
-        intensities = outputs["intensities"]
+        (intensities,) = self.head(*arrays)
         valid = (intensities >= 0.0) & (intensities <= 1.0)  # false for NaN, too
         if not valid.all():
             got = intensities[~valid][0]
@@ -235,13 +230,12 @@ def signatures_of(
 ) -> dict[str, tuple[Tensors, Tensors]]:
     """Return the inputs and outputs of each graph of a model, by file name."""
     head_inputs = dict[str, Any]()
-    head_outputs = dict[str, Any](intensities=("float", (n_labels,)))
+    head_outputs: Tensors = {"intensities": ("float", (n_labels,))}
     signatures: dict[str, tuple[Tensors, Tensors]] = {HEAD_GRAPH: (head_inputs, head_outputs)}
     for name, stream, inputs in (("face", face, FACE_INPUTS), ("voice", voice, VOICE_INPUTS)):
         if stream is not None:
             features = "float", (stream.feature_size,)
             head_inputs |= zip(inputs, (features, ("bool", ()), ("float", ())), strict=True)
-            head_outputs[MEANS[name]] = "float", None
             images = 3, size_px, size_px
             shapes = {"frames": ("uint8", images), "waveform": ("float", ())}
             if isinstance(stream, FaceInput):
@@ -324,11 +318,13 @@ def open_graph(
 
 
 def _check_tensors(title: str, nodes: Sequence[onnxruntime.NodeArg], expected: Tensors) -> None:
-    got = dict[str, Any]()
-    for node in nodes:
-        sizes = tuple(size for size in node.shape if isinstance(size, int))
-        is_any = expected.get(node.name, ("", ()))[1] is None
-        got[node.name] = node.type.removeprefix("tensor(").removesuffix(")"), None if is_any else sizes
+    got = {
+        node.name: (
+            node.type.removeprefix("tensor(").removesuffix(")"),
+            tuple(size for size in node.shape if isinstance(size, int)),
+        )
+        for node in nodes
+    }
     if got != expected:
         raise ModelError(f"{title} do not fit model.json", got=ascii(got)[:400], expected=dict(expected))
 

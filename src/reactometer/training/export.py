@@ -19,12 +19,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from reactometer.config import Config, ModelConfig
+from reactometer.config import Config, ModelConfig, parse_config
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.feature_store import open_store
 from reactometer.data.inputs import BLOCK_SIZE, Item, MediaReader, split_parts
 from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import DataError, ModelError
+from reactometer.evaluation.evaluate import open_for_model
 from reactometer.inference.checkpoint import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -32,15 +33,15 @@ from reactometer.inference.checkpoint import (
     load_model,
     write_description,
 )
-from reactometer.inference.runtime import FACE_INPUTS, HEAD_GRAPH, MEANS, VOICE_INPUTS, Networks
+from reactometer.inference.runtime import FACE_INPUTS, HEAD_GRAPH, VOICE_INPUTS, Networks
 from reactometer.inference.screening import hide
-from reactometer.io import format_json, parse_json_object, sha256_of
+from reactometer.io import atomic_folder, format_json, parse_json_object, sha256_of
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.batches import Batch, collate
-from reactometer.models.heads import masked_moments
 from reactometer.models.model import ReactionModel
-from reactometer.models.registry import describe_encoders, save_weights
+from reactometer.models.registry import describe_encoders, load_network, save_weights
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
+from reactometer.paths import find_checkpoint
 from reactometer.terminal import quiet
 from reactometer.training.features import encode_inputs
 
@@ -103,6 +104,31 @@ def write_checkpoint(
         "sha256": {name: sha256_of(folder / name) for name in (WEIGHTS_FILE, *graphs)},
     }
     return write_description(folder, labels, description)
+
+
+def export_weights(model: Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> Path:
+    """Write a copy of a checkpoint without graphs, with the graphs of its weights; return its folder.
+
+    ``data`` has the model's labels; its val clips prove that the graphs predict as PyTorch does. Intervals
+    and the checks of faces and voices are not copied.
+
+    Raises:
+        ModelError: the weights are missing or damaged, the graphs differ from PyTorch, or the model
+            normalises per person, so that it needs statistics which only the graph contained.
+        DataError, MediaError: the data cannot be used.
+        OutputError: ``out`` exists already.
+    """
+    source = find_checkpoint(model)
+    network, about = load_network(source)
+    config = parse_config(about["config"], str(source))
+    if config.model.person_norm:
+        raise ModelError(f"{source}: its statistics were in the graphs", fix="Train the model again")
+    with atomic_folder(Path(out)) as folder:
+        write_checkpoint(
+            folder, network, about["labels"], config, data=about["data"], metrics=about["metrics"]
+        )
+        prove(folder, network, open_for_model(load_model(folder, "cpu"), data, progress=progress))
+    return Path(out)
 
 
 def change_description(folder: Path, **changes: Any) -> None:
@@ -224,15 +250,14 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
         else:
             continue
         graphs[name] = ExportSpec(encoder, inputs, n_free, ("features",), json.dumps([name, *structure]))
-    inputs, outputs = {}, ["intensities"]
-    for stream, spec, names, n_steps in (("face", face, FACE_INPUTS, 5), ("voice", voice, VOICE_INPUTS, 70)):
+    inputs = {}
+    for spec, names, n_steps in ((face, FACE_INPUTS, 5), (voice, VOICE_INPUTS, 70)):
         if spec is not None:
             inputs[names[0]] = torch.zeros((2, n_steps, spec.feature_size))
             inputs[names[1]] = torch.ones((2, n_steps), dtype=torch.bool)
             inputs[names[2]] = torch.arange(n_steps).expand(2, n_steps) / 5.0
-            outputs.append(MEANS[stream])
     graphs[HEAD_GRAPH] = ExportSpec(
-        _HeadGraph(network), inputs, 2, tuple(outputs), json.dumps([HEAD_GRAPH, *structure])
+        _HeadGraph(network), inputs, 2, ("intensities",), json.dumps([HEAD_GRAPH, *structure])
     )
     return graphs
 
@@ -306,24 +331,20 @@ def _store_float16(model: onnx.ModelProto) -> None:
 
 
 class _HeadGraph(nn.Module):
-    """The head's graph: features to intensities (B, L) in [0, 1] and the mean over time of each stream (B,
-    D)."""
+    """The head's graph: features to intensities (B, L) in [0, 1]."""
 
     def __init__(self, network: ReactionModel) -> None:
         super().__init__()
         self.network = network.head_only(all_encoders=True)
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> Tensor:
         mask = inputs[1]
         empty = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
         face = inputs[:3] if self.network.uses_face else empty
         voice = inputs[-3:] if self.network.uses_voice else empty
         batch = Batch._make((*face, *voice, *[mask] * 4))  # the head ignores the last four fields
         streams = self.network.streams(batch)
-        intensities = self.network.predict_from_embedding(self.network.head(*streams), batch)
-        return intensities, *(
-            masked_moments(stream.values, stream.mask)[0] for stream in streams if stream is not None
-        )
+        return self.network.predict_from_embedding(self.network.head(*streams), batch)
 
 
 @contextmanager
