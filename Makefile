@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 # What builds the package is pinned, too; pip before 25.3 reads the first, later ones the second.
 $(READY): export PIP_CONSTRAINT := constraints.txt
 $(READY): export PIP_BUILD_CONSTRAINT := constraints.txt
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml starter/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "reactometer needs Python 3.11 or later (got %s); try: make PYTHON=python3.11 demo" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e ./starter
 	@touch $@
 
 demo: $(READY)

@@ -137,8 +137,10 @@ def plain(video: Path) -> Callable[[], int]:
     import numpy as np
     import onnxruntime
 
+    from reactometer.paths import find_checkpoint
+
     weights = Path(os.environ["REACTOMETER_WEIGHTS"]) / "yunet_n_320_320.onnx"
-    encoder = Path(__file__).parents[1] / "src" / "reactometer" / "starter" / "face.onnx"
+    encoder = find_checkpoint("starter") / "face.onnx"
     session = onnxruntime.InferenceSession(str(encoder), providers=["CPUExecutionProvider"])
 
     detector = cv2.FaceDetectorYN.create(str(weights), "", (YUNET_SIDE_PX, YUNET_SIDE_PX))

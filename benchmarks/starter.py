@@ -1,6 +1,6 @@
 """The figures of the starter model's card: scores with intervals by modality and detector, and calibration.
 
-    python benchmarks/starter.py src/reactometer/starter DATA --out starter [--split val]
+    python benchmarks/starter.py starter DATA --out runs/starter-scores [--split val]
 
 Prints Markdown. Intervals are the bootstrap's over clips, 95 %. Calibration: the line of least squares from
 predictions to labels (slope 1 and intercept 0 where predictions mean what they say), and the mean label of
@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("starter"))
+    parser.add_argument("--out", type=Path, default=Path("runs/starter-scores"))
     parser.add_argument("--split", default="test", help="choose on val; touch test once")
     options = parser.parse_args()
     model = load_model(options.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -249,6 +250,17 @@ def no_yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     faces._download_yunet.cache_clear()
     yield
     faces._download_yunet.cache_clear()
+
+
+@pytest.fixture
+def no_starter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine on which the starter model is not installed."""
+    from reactometer.media import speech
+
+    monkeypatch.setitem(sys.modules, "reactometer_starter", None)
+    speech.detector_sha256.cache_clear()
+    yield
+    speech.detector_sha256.cache_clear()
 
 
 @pytest.fixture(scope="session")

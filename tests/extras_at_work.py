@@ -40,6 +40,11 @@ evaluation = evaluate(STARTER, "data/clips.csv", split="val", n_resamples=100, o
 assert evaluation.metrics.n_clips == 6 and Path("scores/reliability.png").is_file()
 draw_timeline(*predict(files[:1], progress=False), Path("timeline.png"))
 """
+STARTER = """
+from reactometer import predict
+(prediction,) = predict(["clips/clip.mp4"], progress=False)
+assert prediction.status == "ok"
+"""
 PARQUET = """
 import pyarrow.parquet as parquet
 from reactometer.batch.run import predict_folder
@@ -69,6 +74,7 @@ SCRIPTS = {
     "evaluate": EVALUATE,
     "parquet": PARQUET,
     "train": TRAIN,
+    "starter": STARTER,
     "ray": RAY,
 }
 """What an extra's packages do for us, in small."""

@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGE = ROOT / "src" / "reactometer"
+STARTER_PACKAGE = ROOT / "starter" / "reactometer_starter"
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS: list[str] = [
@@ -132,6 +133,13 @@ def built(uv: Run, source: Path, room: Path) -> tuple[Path, Path]:
     return archive, wheel
 
 
+@pytest.fixture(scope="session")
+def built_starter(uv: Run, source: Path, room: Path) -> tuple[Path, Path]:
+    """The source distribution and the wheel of the starter model."""
+    archive, wheel = build(uv, source / "starter", room / "dist-starter")
+    return archive, wheel
+
+
 def slow(test: Test) -> Test:
     """Marks a test that builds or installs; .ci/run runs these in a separate line."""
     pytest.mark.slow(test)
@@ -165,8 +173,8 @@ def _interpreter(wanted: str, uv: Run) -> str:
 
 @pytest.fixture(scope="session")
 def install(uv: Run, built: tuple[Path, Path], room: Path) -> Install:
-    """Makes an environment of a Python's version with the wheel and all that it needs; its folder of
-    programs."""
+    """Makes an environment of a Python's version with the wheel and all that it needs, without the starter;
+    its folder of programs."""
 
     def install(python: str) -> Path:
         folder = room / python
@@ -179,8 +187,11 @@ def install(uv: Run, built: tuple[Path, Path], room: Path) -> Install:
 
 
 @pytest.fixture
-def install_extra(uv: Run, built: tuple[Path, Path], install: Install, tmp_path: Path) -> InstallExtra:
-    """Makes an environment with what one extra adds, on top of a plain one; its folder of programs.
+def install_extra(
+    uv: Run, built: tuple[Path, Path], built_starter: tuple[Path, Path], install: Install, tmp_path: Path
+) -> InstallExtra:
+    """Makes an environment with what one extra adds, and the starter, on top of a plain one; its folder of
+    programs.
 
     The plain one's packages are seen by a .pth file, so that they are unpacked and compiled once.
     """
@@ -190,7 +201,8 @@ def install_extra(uv: Run, built: tuple[Path, Path], install: Install, tmp_path:
         uv("venv", "--quiet", "--python", _interpreter(python, uv), folder)
         packages = f"lib/python{python}/site-packages"
         (folder / packages / "base.pth").write_text(f"{base.parent / packages}\n")
-        (tmp_path / "wanted.in").write_text(f"reactometer[{extra}] @ {built[1].as_uri()}\n")
+        starter = f"reactometer-starter @ {built_starter[1].as_uri()}"
+        (tmp_path / "wanted.in").write_text(f"reactometer[{extra}] @ {built[1].as_uri()}\n{starter}\n")
         options = (
             "--quiet",
             "--no-header",
@@ -203,8 +215,8 @@ def install_extra(uv: Run, built: tuple[Path, Path], install: Install, tmp_path:
         there = _names(uv("pip", "freeze", "--quiet", "--python", base / "python"))
         wanted = _names(uv("pip", "compile", *options))
         assert {name: wanted[name] for name in there} == there, "an extra adds, and changes nothing"
-        if more := [f"{name}=={wanted[name]}" for name in wanted.keys() - there]:
-            uv("pip", "install", "--quiet", "--no-deps", "--python", folder / "bin" / "python", *more)
+        more = [f"{name}=={wanted[name]}" for name in wanted.keys() - there]
+        uv("pip", "install", "--quiet", "--no-deps", "--python", folder / "bin" / "python", starter, *more)
         return folder / "bin"
 
     return install_extra

@@ -19,7 +19,7 @@ from reactometer.data.inputs import ClipPart, Item, split_parts
 from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
 from reactometer.inference.checkpoint import load_model
 from reactometer.models.registry import load_network
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 from reactometer.training.trainer import _AtomicCheckpointIO, read_checkpoint
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
@@ -145,7 +145,7 @@ def test_the_checkpoint_of_a_training(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["screening.safetensors", "weights.safetensors", "face.onnx", "head.onnx"])
 def test_the_files_of_a_model(name: str, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(STARTER, tmp_path / "model"))
+    folder = Path(shutil.copytree(find_checkpoint(STARTER), tmp_path / "model"))
 
     def read() -> tuple[Any, ...]:
         loaded = load_model(folder, "cpu")

@@ -17,7 +17,7 @@ from reactometer.inference.checkpoint import load_model
 from reactometer.live.scorer import LiveScorer
 from reactometer.live.session import FrameQueue, run_session
 from reactometer.media.video import read_frames
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ros2" / "reactometer_live"
 
@@ -40,7 +40,9 @@ def header(time_s: float) -> SimpleNamespace:
 
 def test_from_messages_to_a_message(messages: ModuleType, simulated: Path, tmp_path: Path) -> None:
     unscreened = shutil.ignore_patterns("screening.safetensors")  # it refuses rendered faces
-    model = load_model(shutil.copytree(STARTER, tmp_path / "model", ignore=unscreened), "cpu")
+    model = load_model(
+        shutil.copytree(find_checkpoint(STARTER), tmp_path / "model", ignore=unscreened), "cpu"
+    )
     scorer, video = LiveScorer(model, 1.0), sorted((simulated / "test" / "mp4").iterdir())[0]
     inbox = FrameQueue(scorer.rate_hz)
     tone = (3000 * np.sin(np.arange(1600) * 0.1)).astype("<i2")

@@ -31,7 +31,7 @@ from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.tables import clip_columns, clip_rows, write_table
 from reactometer.io import PART, atomic_file, atomic_folder, check_writable, make_folder, write_atomic
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _AtomicCheckpointIO
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip, Window
@@ -94,7 +94,11 @@ def test_an_overlay_on_a_full_disk_leaves_no_file(simulated: Path, small_disk: P
 
 
 def test_calibration_on_a_full_disk_leaves_the_model_unchanged(small_disk: Path, fill: Fill) -> None:
-    folder = Path(shutil.copytree(STARTER, small_disk / "model", ignore=shutil.ignore_patterns("weights.*")))
+    folder = Path(
+        shutil.copytree(
+            find_checkpoint(STARTER), small_disk / "model", ignore=shutil.ignore_patterns("weights.*")
+        )
+    )
     before = load_model(folder, "cpu").uncertainty
     assert before is not None
     fill(small_disk)

@@ -41,10 +41,10 @@ def clip(talking: Callable[[int], Path], tmp_path: Path) -> Path:
 
 @slow
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_wheel_works_in_a_clean_environment(
-    install: Install, python: str, clip: Path, tmp_path: Path
+def test_the_wheels_work_in_a_clean_environment(
+    install: Install, install_extra: InstallExtra, python: str, clip: Path, tmp_path: Path
 ) -> None:
-    """It predicts what the checkout predicts."""
+    """With the starter's wheel beside the code's, it predicts what the checkout predicts."""
     from reactometer.inference.predictor import predict
     from reactometer.paths import STARTER
 
@@ -53,11 +53,14 @@ def test_the_wheel_works_in_a_clean_environment(
     printed = run(program / "reactometer", "doctor", cwd=tmp_path)
     assert f"ok     Python: {python}." in printed
     assert f"{program.parent}/lib/python{python}/site-packages/reactometer" in printed
-    assert "ok     a prediction: " in printed
+    assert "a prediction" not in printed
     assert {f"no     extra {name}" for name in EXTRAS} <= {
         line.partition(":")[0] for line in printed.splitlines()
     }
-    run(program / "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
+    with_starter = install_extra(python, "starter") / "python"
+    printed = run(with_starter, "-m", "reactometer", "doctor", cwd=tmp_path)
+    assert "ok     extra starter: " in printed and "ok     a prediction: " in printed
+    run(with_starter, "-m", "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
     with (tmp_path / "clips.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     (ours,) = predict([clip], STARTER, progress=False)
@@ -67,6 +70,7 @@ def test_the_wheel_works_in_a_clean_environment(
 
 
 WITHOUT = {
+    "starter": ("predict", "clips/clip.mp4"),
     "evaluate": ("predict", "clips/clip.mp4", "--plot", "timeline.png"),
     "parquet": ("predict", "clips", "--out", "results"),
     "train": ("demo",),

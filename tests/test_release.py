@@ -1,11 +1,12 @@
-"""What is given out: its version is the tag's, it holds what it must, and weights have their licence beside
-them."""
+"""What is given out: the code's version is the tag's, its wheel has no weights, and the starter's has its
+licence."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from email.parser import Parser
@@ -14,12 +15,23 @@ from typing import Any
 
 import pytest
 
-from fixtures_of_releases import PACKAGE, PROJECT, ROOT, TAGGED, Run, build, commit, git, run, slow
-
-LARGEST_BYTES = 14 * 2**20  # the starter is in it as graphs and, for training, as weights: 2 x 6.4 MB
-WEIGHTS = sorted(
-    file for file in PACKAGE.rglob("*") if file.suffix in (".safetensors", ".onnx", ".pt", ".bin")
+from fixtures_of_releases import (
+    PACKAGE,
+    PROJECT,
+    ROOT,
+    STARTER_PACKAGE,
+    TAGGED,
+    Run,
+    build,
+    commit,
+    git,
+    run,
+    slow,
 )
+
+LARGEST_WHEEL_BYTES, LARGEST_ARCHIVE_BYTES = 2**19, 5 * 2**20
+LARGEST_STARTER_BYTES = 16 * 2**20  # as graphs and, for training, as weights
+WEIGHTS = (".safetensors", ".onnx", ".pt", ".bin")
 
 
 def _about(wheel: Path) -> Any:
@@ -94,13 +106,12 @@ def test_the_wheel_holds_what_it_must_and_nothing_else(built: tuple[Path, Path])
         names = set(archive_file.namelist())
     data = {name for name in names if name.startswith("reactometer/") and not name.endswith(".py")}
     page = {f"reactometer/serving/page/{file.name}" for file in (PACKAGE / "serving" / "page").iterdir()}
-    starter = {f"reactometer/starter/{file.name}" for file in (PACKAGE / "starter").iterdir()}
     configs = {file.relative_to(PACKAGE.parent).as_posix() for file in (PACKAGE / "configs").rglob("*.toml")}
-    assert data == page | starter | configs | {"reactometer/py.typed", "reactometer/evaluation/report.html"}
+    assert data == page | configs | {"reactometer/py.typed", "reactometer/evaluation/report.html"}
     code = {file.relative_to(PACKAGE.parent).as_posix() for file in PACKAGE.rglob("*.py")}
     about = f"reactometer-{TAGGED}.dist-info/"
     assert {name for name in names - data if not name.startswith(about)} == code
-    assert wheel.stat().st_size <= LARGEST_BYTES
+    assert wheel.stat().st_size <= LARGEST_WHEEL_BYTES
 
 
 @slow
@@ -117,35 +128,53 @@ def test_the_source_distribution_holds_what_it_is_built_and_tested_from(built: t
         "tests/test_release.py",
     } <= names
     assert not {name for name in names if name.split("/")[0] in (".venv", "runs", "demo", "dist", "site")}
-    assert archive.stat().st_size <= LARGEST_BYTES
-
-
-def test_weights_in_the_package_have_their_licence_beside_them() -> None:
-    assert WEIGHTS
-    for file in WEIGHTS:
-        notice = (file.parent / "LICENSE").read_text(encoding="utf-8")
-        card = (file.parent / "README.md").read_text(encoding="utf-8")
-        (name,) = re.findall(r"^license_name: (.+)$", card, re.MULTILINE)
-        assert f"SPDX-License-Identifier: LicenseRef-{name}\n" in notice, "what the card says"
-        assert f"  {file.name} " in notice, "each file is named"
-        assert f"LicenseRef-{name}" in PROJECT["license"], "the package's licence does not hide it"
-        parts = {"FER2013", "EmoDB"} & set(re.findall(r"\w+", card))
-        assert parts <= set(re.findall(r"\w+", notice)), "what they were made of"
+    assert not [name for name in names if name.endswith(WEIGHTS)]
+    assert archive.stat().st_size <= LARGEST_ARCHIVE_BYTES
 
 
 @slow
-def test_the_wheel_carries_the_licences(built: tuple[Path, Path]) -> None:
+def test_the_codes_wheel_is_apache_and_has_no_weights(built: tuple[Path, Path]) -> None:
     _, wheel = built
     about = _about(wheel)
-    licences = [file.parent / "LICENSE" for file in WEIGHTS]
-    expected = {"LICENSE", *(file.relative_to(ROOT).as_posix() for file in licences)}
-    assert set(about.get_all("License-File")) == expected
-    assert about["License-Expression"] == PROJECT["license"]
+    assert about["License-Expression"] == PROJECT["license"] == "Apache-2.0"
+    assert about.get_all("License-File") == ["LICENSE"]
     with zipfile.ZipFile(wheel) as archive_file:
-        for file in licences:
-            assert archive_file.read(file.relative_to(PACKAGE.parent).as_posix()) == file.read_bytes()
-        for name in expected:
-            assert (
-                archive_file.read(f"reactometer-{TAGGED}.dist-info/licenses/{name}")
-                == (ROOT / name).read_bytes()
-            )
+        assert not [name for name in archive_file.namelist() if name.endswith(WEIGHTS)]
+        licence = archive_file.read(f"reactometer-{TAGGED}.dist-info/licenses/LICENSE")
+    assert licence == (ROOT / "LICENSE").read_bytes()
+
+
+# The starter model.
+
+
+def test_the_starters_licence_names_each_weight_file_and_its_data() -> None:
+    model = STARTER_PACKAGE / "model"
+    about = tomllib.loads((ROOT / "starter" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    notice, card = ((model / name).read_text(encoding="utf-8") for name in ("LICENSE", "README.md"))
+    (name,) = re.findall(r"^license_name: (.+)$", card, re.MULTILINE)
+    assert f"SPDX-License-Identifier: LicenseRef-{name}\n" in notice, "what the card says"
+    assert about["license"] == f"LicenseRef-{name}"
+    weights = [file.name for file in model.iterdir() if file.suffix in WEIGHTS]
+    assert len(weights) > 3
+    for file in weights:
+        assert f"  {file} " in notice
+    parts = {"FER2013", "EmoDB", "RAVDESS"} & set(re.findall(r"\w+", card))
+    assert parts <= set(re.findall(r"\w+", notice)), "what they were made of"
+
+
+@slow
+def test_the_starters_wheel_holds_the_weights_and_their_licence(built_starter: tuple[Path, Path]) -> None:
+    archive, wheel = built_starter
+    data = {file.relative_to(STARTER_PACKAGE.parent).as_posix() for file in STARTER_PACKAGE.glob("model/*")}
+    with zipfile.ZipFile(wheel) as archive_file:
+        files = {name: archive_file.read(name) for name in archive_file.namelist()}
+    (folder,) = {name.partition("/")[0] for name in files} - {"reactometer_starter"}
+    assert {name for name in files if not name.startswith(folder)} == {
+        *data,
+        "reactometer_starter/__init__.py",
+    }
+    licence = "reactometer_starter/model/LICENSE"
+    assert (
+        files[f"{folder}/licenses/{licence}"] == files[licence] == (ROOT / "starter" / licence).read_bytes()
+    )
+    assert max(archive.stat().st_size, wheel.stat().st_size) <= LARGEST_STARTER_BYTES

@@ -97,7 +97,10 @@ def _is_of_cuda(name: str) -> bool:
 def test_every_dependency_is_pinned_and_the_pin_is_in_its_range() -> None:
     """Of the package, of each extra, and of what builds it."""
     pins, project = _pins(), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    groups = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    starter = tomllib.loads((ROOT / "starter" / "pyproject.toml").read_text(encoding="utf-8"))
+    pins["reactometer-starter"] = starter["project"]["version"]
+    groups = [one["build-system"]["requires"] for one in (project, starter)]
+    groups += [project["project"]["dependencies"]]
     groups += project["project"]["optional-dependencies"].values()
     for one in map(Requirement, [line for group in groups for line in group]):
         if one.name == PACKAGE:  # an extra that includes others

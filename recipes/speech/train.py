@@ -1,6 +1,6 @@
 """Train the small network that detects speech, and write its weights.
 
-    python recipes/speech/train.py RAVDESS_VOICES FACEVOICE [--out src/reactometer/starter/speech.safetensors]
+    python recipes/speech/train.py RAVDESS_VOICES FACEVOICE [--out speech.safetensors]
 
 RAVDESS_VOICES is ``ravdess_voices.parquet``; FACEVOICE the composite's folder, of which the train clips'
 voices (EmoDB) are used. Both are clean recordings, so a step is speech if it is at most 22 dB below the
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from reactometer.media.audio import read_sound
 from reactometer.media.audio_features import STEP_RATE_HZ, log_mel
 from reactometer.media.speech import DILATIONS, STEP, WEIGHTS_FILE, scale
+from reactometer.paths import STARTER, find_checkpoint
 from reactometer.terminal import progress_bar
 from reactometer.types import SOUND_RATE_HZ
 
@@ -251,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ravdess_voices", type=Path)
     parser.add_argument("facevoice", type=Path)
-    parser.add_argument("--out", type=Path, default=WEIGHTS_FILE)
+    parser.add_argument("--out", type=Path, default=find_checkpoint(STARTER) / WEIGHTS_FILE)
     arguments = parser.parse_args()
     train_voices, val_voices = read_voices(arguments.ravdess_voices, arguments.facevoice)
     train = stack(train_voices, N_TRAIN, 0, "train examples")

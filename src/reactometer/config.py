@@ -69,7 +69,7 @@ class ModelConfig(_Section):
     """Architecture: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face), "multimodal" (face and
     voice)."""
     encoder: str | None = None
-    """Face encoder: "starter" (the backbone inside the package), a Hugging Face name, a folder, or
+    """Face encoder: "starter" (the starter model's backbone), a Hugging Face name, a folder, or
     "random:NAME" for random weights; default: the architecture's encoder."""
     voice_encoder: str = "log-mel"
     """Voice encoder: "log-mel" (a small network, no download), "contours" (MFCCs and pitch, no weights: for

@@ -1,18 +1,21 @@
-"""The folders and files that this package reads and writes between runs, and the packaged starter."""
+"""The folders and files that this package reads and writes between runs, and where the starter model is."""
 
 from __future__ import annotations
 
 import logging
 import os
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from reactometer.errors import WeightsError
 from reactometer.io import sha256_of
 
-STARTER = Path(__file__).resolve().parent / "starter"
-"""The checkpoint inside the package: the default model of ``predict``, and a backbone
-(``model.encoder=starter``)."""
+STARTER = Path("starter")
+"""In place of a checkpoint's folder, the starter model: the default of ``predict``, and a backbone
+(``model.encoder=starter``). It is a distribution of its own, because its licence is not this package's."""
+
+INSTALL_STARTER = "pip install 'reactometer[starter]', or in a checkout: pip install ./starter"
 
 FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # folder of weights that is searched before any cache or network
 CACHE_VARIABLE = "REACTOMETER_CACHE"  # cache folder of YuNet and prepared clips
@@ -26,9 +29,23 @@ YUNET_SHA256 = "81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 
 
+def find_starter() -> Path | None:
+    """Return the checkpoint that the distribution ``reactometer-starter`` installs, if it is installed."""
+    spec = find_spec("reactometer_starter")
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None
+
+
 def find_checkpoint(model: Path | str) -> Path:
-    """Return the folder of a checkpoint; the word "starter" names the one inside the package."""
-    return STARTER if str(model) == STARTER.name else Path(model)
+    """Return the folder of a checkpoint; the word "starter" names the starter model.
+
+    Raises:
+        WeightsError: the starter model is not installed.
+    """
+    if str(model) != STARTER.name:
+        return Path(model)
+    if folder := find_starter():
+        return folder
+    raise WeightsError("the starter model is not installed", fix=INSTALL_STARTER)
 
 
 def cache_folder() -> Path:

@@ -24,7 +24,7 @@ from reactometer.batch.run import RunResult, predict_folder
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.inference.predictor import PredictOptions
 from reactometer.io import PART
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 from reactometer.types import Prediction
 
 
@@ -135,7 +135,7 @@ def test_other_settings_are_refused(options: PredictOptions, words: str, copy: P
 
 
 def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> None:
-    other = Path(shutil.copytree(STARTER, tmp_path / "other"))
+    other = Path(shutil.copytree(find_checkpoint(STARTER), tmp_path / "other"))
     about = json.loads((other / "uncertainty.json").read_text())
     (other / "uncertainty.json").write_text(json.dumps(about))  # other bytes are another model
     with pytest.raises(OutputError, match="model"):

@@ -190,7 +190,7 @@ def test_wrong_calibration_data_are_refused(
         calibrate(frozen_folder, prepared.folder, split="vall", progress=False)
     with pytest.raises(ConfigError, match="coverage"):
         calibrate(frozen_folder, prepared.folder, coverage=90, progress=False)
-    with pytest.raises(OutputError, match="part of the package"):
+    with pytest.raises(OutputError, match="part of an installed package"):
         calibrate("starter", prepared.folder, progress=False)
     with pytest.raises(OutputError, match="exists"):
         calibrate(frozen_folder, prepared.folder, split="all", out=tmp_path, progress=False)

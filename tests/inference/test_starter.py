@@ -1,4 +1,4 @@
-"""The starter model inside the package."""
+"""The starter model, which is a distribution of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import MAX_SEGMENT, stream_windows
 from reactometer.media.tracking import track_face
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
 
@@ -44,15 +44,16 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, Flo
 
 
 def test_the_starter_is_small_and_has_a_card(starter: LoadedModel) -> None:
-    assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 14_000_000
-    assert {file.name for file in STARTER.iterdir()} == {
+    folder = find_checkpoint(STARTER)
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 14_000_000
+    assert {file.name for file in folder.iterdir()} == {
         *("LICENSE", "README.md", "speech.safetensors"),
         *FILES,
     } - {"voice.onnx"}
     assert starter.labels == BASIC
     assert starter.networks.uses_face and starter.networks.uses_voice
     assert max(starter.description["proof"]["differences"].values()) < 1e-5
-    card = (STARTER / "README.md").read_text(encoding="utf-8")
+    card = (folder / "README.md").read_text(encoding="utf-8")
     for phrase in (
         "FER2013",
         "EmoDB",
@@ -64,7 +65,7 @@ def test_the_starter_is_small_and_has_a_card(starter: LoadedModel) -> None:
         *BASIC,
     ):
         assert phrase in card
-    description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))
+    description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     paths = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
     assert not any(Path(path).is_absolute() for path in paths)  # of whoever trained it
 

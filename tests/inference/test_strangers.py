@@ -17,7 +17,7 @@ from reactometer.errors import ModelError
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.conformal import load_uncertainty
 from reactometer.io import format_json, parse_json_object
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
     """Copy the starter and edit its description with a function."""
 
     def changed(change: Callable[[dict[str, Any]], object]) -> Path:
-        folder = Path(shutil.copytree(STARTER, tmp_path / "model"))
+        folder = Path(shutil.copytree(find_checkpoint(STARTER), tmp_path / "model"))
         about = json.loads((folder / "model.json").read_text())
         change(about)
         (folder / "model.json").write_text(json.dumps(about))
@@ -104,7 +104,7 @@ def test_loading_runs_no_code_and_writes_nothing(changed: Callable[..., Path], t
         (folder / name).write_text("open('harm-was-done', 'w')")
     (folder / "config.json").write_text(json.dumps({**named, "model_type": "evil"}))
     out = tmp_path / "events.json"
-    command = [sys.executable, "-c", WATCH, str(folder), str(STARTER), str(out)]
+    command = [sys.executable, "-c", WATCH, str(folder), str(find_checkpoint(STARTER)), str(out)]
     subprocess.run(command, check=True, cwd=folder, timeout=300)
     assert json.loads(out.read_text()) == []
     assert not (folder / "harm-was-done").exists()

@@ -16,7 +16,7 @@ from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.backbones import Backbone, describe_backbone, load_backbone, rebuild_backbone
 from reactometer.models.registry import load_network
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 from small_networks import (
     CLIPS,
     LAYERS,
@@ -163,10 +163,10 @@ def test_a_pooler_is_used_where_it_was_trained_and_left_out_where_it_would_be_ra
     )
 
 
-def test_the_backbone_inside_the_package_is_had_by_name() -> None:
+def test_the_starters_backbone_is_loaded_by_name() -> None:
     encoder = frame_encoder("starter", 64)
     assert encoder.pretrained
-    within = load_network(STARTER)[0].face_encoder
+    within = load_network(find_checkpoint(STARTER))[0].face_encoder
     assert isinstance(within, FrameEncoder)
     crops = pictures(2, 3, 64, 64)
     with torch.inference_mode():

@@ -13,7 +13,7 @@ import pytest
 
 import reactometer
 from fixtures_of_serving import Serving
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint
 
 pytest.importorskip("fastapi", reason="the service's packages are not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no C
 def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy the starter without its screening, which refuses rendered faces."""
     folder = tmp_path_factory.mktemp("serve") / "model"
-    shutil.copytree(STARTER, folder)
+    shutil.copytree(find_checkpoint(STARTER), folder)
     (folder / "screening.safetensors").unlink()
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(f"\n{CODE}\n")

@@ -20,7 +20,8 @@ from reactometer.inference.checkpoint import load_model
 from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.io import DISK_FULL_ERRNOS, Paths, find_errno, sha256_of
 from reactometer.machine import default_workers
-from reactometer.paths import STARTER
+from reactometer.media.speech import detector_sha256
+from reactometer.paths import STARTER, find_checkpoint
 from reactometer.terminal import progress_bar
 from reactometer.types import Prediction
 from reactometer.workers.pool import run_jobs
@@ -123,10 +124,11 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
         raise ConfigError("results cannot be written into an object store", got=str(out), fix=fix)
     paths = find_files(inputs)
     options.check()
-    settings, on_gpu = _settings(Path(model), options, device)
+    model = find_checkpoint(model)
+    settings, on_gpu = _settings(model, options, device)
     count = workers or (1 if on_gpu else default_workers())
     n_threads = 1 if ray else max(1, default_workers() // count)
-    predictor = FilePredictor(Path(model), options, device, settings["detector"], n_threads)
+    predictor = FilePredictor(model, options, device, settings["detector"], n_threads)
     with ExitStack() as stack:
         if ray:
             stack.enter_context(ray_backend.connect(ray, workers))
@@ -166,6 +168,7 @@ def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[s
         "reactometer": version("reactometer"),
         "model": hash_model(model),
         "detector": Predictor(loaded, options).decode_spec.detector,
+        "speech_detector": detector_sha256(),
         **asdict(options),
     }
     return settings, loaded.device != "cpu"

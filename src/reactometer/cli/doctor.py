@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from reactometer.errors import ConfigError, ReactometerError
 from reactometer.io import check_writable
-from reactometer.paths import CACHE_VARIABLE, STARTER, cache_folder, find_yunet
+from reactometer.paths import CACHE_VARIABLE, INSTALL_STARTER, STARTER, cache_folder, find_starter, find_yunet
 from reactometer.terminal import OK, SOME_FAILED
 
 
@@ -44,7 +44,12 @@ def list_checks() -> list[tuple[str, Callable[[], object], bool, str]]:
     ]
     temporary = Path(tempfile.gettempdir())
     return [
-        ("reactometer", lambda: f"{version('reactometer')}, in {STARTER.parent}", True, "install it again"),
+        (
+            "reactometer",
+            lambda: f"{version('reactometer')}, in {Path(__file__).parents[1]}",
+            True,
+            "install it again",
+        ),
         ("Python", lambda: f"{platform.python_version()}, {platform.platform()}", True, "install it again"),
         ("packages", partial(describe_packages, ""), True, "pip install --upgrade reactometer"),
         *(
@@ -52,7 +57,7 @@ def list_checks() -> list[tuple[str, Callable[[], object], bool, str]]:
                 f"extra {extra}",
                 partial(describe_packages, extra),
                 False,
-                f"pip install 'reactometer[{extra}]'",
+                INSTALL_STARTER if extra == STARTER.name else f"pip install 'reactometer[{extra}]'",
             )
             for extra in extras
         ),
@@ -61,7 +66,11 @@ def list_checks() -> list[tuple[str, Callable[[], object], bool, str]]:
         ("cache", lambda: _check_folder(cache_folder()), True, f"set {CACHE_VARIABLE} to a writable folder"),
         ("temporary files", lambda: _check_folder(temporary), True, "set TMPDIR to a writable folder"),
         ("this folder", lambda: _check_folder(Path.cwd()), True, "change to a writable folder"),
-        ("a prediction", _predict_clip, True, "report this, with all lines above"),
+        *(
+            [("a prediction", _predict_clip, True, "report this, with all lines above")]
+            if find_starter()
+            else []
+        ),
     ]
 
 

@@ -19,7 +19,7 @@ StarterOption = Annotated[
         "--model",
         parser=find_checkpoint,
         metavar="PATH",
-        show_default="starter, inside the package",
+        show_default="the starter model, if it is installed",
         help="Checkpoint folder.",
     ),
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from reactometer.paths import STARTER
+from reactometer.paths import find_starter
 from reactometer.terminal import is_first_process, messages
 
 if TYPE_CHECKING:
@@ -131,11 +131,11 @@ def print_run(result: RunResult) -> None:
 
 def print_starter(folder: Path) -> None:
     """Print a warning if the model is the starter."""
-    if folder == STARTER:
+    if folder == find_starter():
         messages.print(
             "note: the starter model was trained on composites of faces and voices, not on people's "
             "reactions; "
-            f"read {STARTER / 'README.md'} before you use its scores, or choose another model with --model",
+            f"read {folder / 'README.md'} before you use its scores, or choose another model with --model",
             style="yellow",
         )
 
@@ -157,7 +157,7 @@ def print_failed(lines: Sequence[str]) -> None:
 def print_serving(service: Service, address: str) -> None:
     """Print the address, the model and the access rule on standard error."""
     model, settings = service.queue.model, service.queue.settings
-    name = "the starter model" if service.folder == STARTER else str(service.folder)
+    name = "the starter model" if service.folder == find_starter() else str(service.folder)
     messages.print(f"{address}  web page and API; Ctrl-C stops the service", style="bold")
     detector = model.config.prepare.detector
     messages.print(f"{name}: {', '.join(model.labels)}; {model.device}, faces by {detector}")

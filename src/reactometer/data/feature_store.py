@@ -16,6 +16,7 @@ from reactometer.data.cache import PreparedRow
 from reactometer.data.inputs import ClipPart, Item, ItemLoader, split_parts
 from reactometer.errors import DataError
 from reactometer.io import PART, format_json, make_folder, parse_json_object, wrap_decode_errors, write_atomic
+from reactometer.media.speech import detector_sha256
 from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
@@ -144,9 +145,9 @@ def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArra
 
 
 def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:
-    """Return a hash of all inputs of a part's features: file size, modification time, start, end and
-    source."""
+    """Return a hash of all inputs of a part's features: file size, modification time, start, end, source and
+    the detector of speech."""
     stat = row.file.stat() if row.file and row.file.exists() else None
     file_state = stat and (stat.st_size, stat.st_mtime_ns)
-    inputs = [FORMAT, part_key(row, part), part.end_s, file_state, dict(sizes), source]
+    inputs = [FORMAT, part_key(row, part), part.end_s, file_state, dict(sizes), source, detector_sha256()]
     return sha256(json.dumps(inputs).encode()).hexdigest()[:24]

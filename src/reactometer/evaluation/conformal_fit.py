@@ -29,7 +29,7 @@ from reactometer.inference.scores import Score
 from reactometer.inference.scoring import score_split
 from reactometer.inference.screening import save_screening
 from reactometer.io import atomic_folder
-from reactometer.paths import STARTER, find_checkpoint
+from reactometer.paths import find_checkpoint, find_starter
 
 COVERAGE = 0.9
 """Default share of new labels that the intervals should contain."""
@@ -72,9 +72,10 @@ def calibrate(
         ConfigError: coverage is out of range.
     """
     folder = find_checkpoint(model)
-    if out is None and folder == STARTER:
+    if out is None and folder == find_starter():
         raise OutputError(
-            "the starter model is part of the package", fix="Name a folder for a calibrated copy: --out"
+            "the starter model is part of an installed package",
+            fix="Name a folder for a calibrated copy: --out",
         )
     loaded = load_model(folder, device)
     prepared = open_for_model(loaded, data, progress=progress)

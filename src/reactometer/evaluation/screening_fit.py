@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from reactometer.data.inputs import InputSpec, Item, MediaReader, split_parts, t
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.screening import DEFECTS, Screening
 from reactometer.media.faces import crop_face, encode_crop
+from reactometer.paths import INSTALL_STARTER
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import ByteArray, Detection, FaceSample, FloatArray, FrameState, PreparedClip
 
@@ -46,10 +48,18 @@ def fit_screening(loaded: LoadedModel, prepared: PreparedSet) -> Screening:
 
     Train faces are spoiled in known ways (noise, a cover, few pixels, a sketch), and multinomial logistic
     regression on the encoder's features separates them from clear faces: outlier exposure (Hendrycks et al.,
-    ICLR 2019). Gaussian densities of the features do not see a covered face (docs/lab-notes.md).
+    ICLR 2019). Gaussian densities of the features do not see a covered face (docs/lab-notes.md). Without the
+    detector of speech, any sound counts as a voice, with a warning.
     """
     train, val = (_items(loaded, prepared, split) for split in ("train", "val"))
     speech = np.array([item.speech_share for item in (*train, *val) if len(item.voice)])
+    if np.isnan(speech).any():
+        speech = speech[:0]
+        warnings.warn(
+            "speech is not detected, because its detector comes with the starter model, which is not "
+            f"installed. This model will use any sound as a voice. hint: {INSTALL_STARTER}",
+            stacklevel=3,
+        )
     min_speech = min(MAX_MIN_SPEECH, float(np.quantile(speech, FALSE_ALARM_SHARE))) if len(speech) else 0.0
     faces = [item for item in train if item.face_mask.any()]
     if not faces:

@@ -105,7 +105,7 @@ def explain(
 
     Args:
         video: a video or sound file.
-        model: a checkpoint, or a loaded model; default: the starter model inside the package.
+        model: a checkpoint, or a loaded model; default: the starter model.
         span: the seconds to explain, such as "10-20s"; default: the whole file, of at most a minute.
         face_map: hide parts of the face too.
         progress: show a progress bar on standard error.

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reactometer.inference.checkpoint import LoadedModel
-from reactometer.models.architectures import ARCHITECTURES, ENCODER_LICENCES, STARTER_NAME
+from reactometer.models.architectures import ARCHITECTURES, ENCODER_LICENCES
+from reactometer.paths import STARTER
 from reactometer.terminal import format_score
 
 CARD_FILE = "README.md"
@@ -68,7 +69,7 @@ def _about(model: LoadedModel) -> str:
     config = model.config
     lines = [f"Architecture: {config.model.name}."]
     lines += [f"Started from {base}, licence: {ENCODER_LICENCES[base]}." for base in _bases(model)]
-    if config.model.encoder == STARTER_NAME:
+    if config.model.encoder == STARTER.name:
         lines.append("Started from the backbone of reactometer's starter model; its card states the licence.")
     if "name" in data:
         n_train = data.get("n_train_clips", "?")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +31,8 @@ from reactometer.inference.runtime import (
 from reactometer.inference.scores import Score
 from reactometer.inference.screening import SCREENING_FILE, Screening, load_screening
 from reactometer.io import atomic_folder, format_json, parse_json_object, sha256_of, wrap_decode_errors
-from reactometer.paths import find_checkpoint
+from reactometer.media.speech import detector_sha256
+from reactometer.paths import INSTALL_STARTER, find_checkpoint
 from reactometer.types import FloatArray
 
 FORMAT = 4
@@ -159,7 +162,7 @@ def load_model(
     """Load a checkpoint: check it and open its graphs; needs no network.
 
     Args:
-        folder: written by ``train``, ``ensemble`` or ``export``; or "starter", the model inside the package.
+        folder: written by ``train``, ``ensemble`` or ``export``; or "starter", the starter model.
         device: device that runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA
             if it is available, else the CPU.
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
@@ -167,6 +170,7 @@ def load_model(
 
     Raises:
         ModelError: the folder is not a checkpoint, it is damaged, or the device is not available.
+        WeightsError: the starter model is not installed.
     """
     folder, opened = find_checkpoint(folder), dict[str, Graph]()
     about = read_description(folder)
@@ -188,6 +192,14 @@ def load_model(
         loaded = _load(folder, about, device, threads, opened)
     for graph in opened.values() if wait else ():
         graph.opening.result()
+    needs_speech = any(member.screening and member.screening.min_speech for member in loaded.members)
+    if needs_speech and not detector_sha256() and not parent_process():
+        warnings.warn(
+            "speech is not detected, because its detector comes with the starter model, which is not "
+            "installed. Any sound is used as a voice, and this model was trained to ignore sounds without "
+            f"speech. hint: {INSTALL_STARTER}",
+            stacklevel=2,
+        )
     return loaded
 
 

@@ -107,7 +107,7 @@ def predict(  # noqa: PLR0913 - options by keyword
 
     Args:
         videos: one path or several.
-        model: a checkpoint, or a loaded model; default: the starter model inside the package.
+        model: a checkpoint, or a loaded model; default: the starter model.
         window_s: length of the timeline's windows, seconds.
         hop_s: time from one window's start to the next one's, seconds.
         rate_hz: sampled frames per second; default: as in the model's training.

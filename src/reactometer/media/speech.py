@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 from safetensors.numpy import load_file
 
+from reactometer.io import sha256_of
 from reactometer.media.audio_features import log_mel
-from reactometer.paths import STARTER
+from reactometer.paths import STARTER, find_checkpoint, find_starter
 from reactometer.types import FloatArray
 
-WEIGHTS_FILE = STARTER / "speech.safetensors"
-"""Part of the package; all models use it."""
+WEIGHTS_FILE = "speech.safetensors"
+"""Beside the starter model, because its licence is not this package's; all models use it."""
 
 STEP = 2
 """Every second step of the spectrogram is used: 50 per second."""
@@ -28,9 +30,14 @@ MIN_PROBABILITY = 0.9
 
 
 def speech_share(waveform: FloatArray) -> float:
-    """Return the share in [0, 1] of a waveform that is speech: (S,) float32 in [-1, 1], mono, 16 kHz."""
+    """Return the share in [0, 1] of a waveform that is speech: (S,) float32 in [-1, 1], mono, 16 kHz.
+
+    It is NaN if the starter model, and with it the detector of speech, is not installed.
+    """
     if not len(waveform):
         return 0.0
+    if not detector_sha256():
+        return math.nan
     weights = _weights()
     steps = scale(log_mel(waveform)[::STEP])  # (N, 64)
     for number, dilation in enumerate(DILATIONS):
@@ -56,6 +63,13 @@ def _convolve(steps: FloatArray, weight: FloatArray, dilation: int) -> FloatArra
 
 
 @cache
+def detector_sha256() -> str | None:
+    """Return the SHA-256 of the detector's weights, or ``None`` if they are not installed."""
+    folder = find_starter()
+    return sha256_of(folder / WEIGHTS_FILE) if folder else None
+
+
+@cache
 def _weights() -> dict[str, FloatArray]:
-    weights: dict[str, FloatArray] = load_file(WEIGHTS_FILE)
+    weights: dict[str, FloatArray] = load_file(find_checkpoint(STARTER) / WEIGHTS_FILE)
     return weights

@@ -9,9 +9,6 @@ from typing import Literal
 from reactometer.config import Config, ModelConfig
 from reactometer.errors import ConfigError, suggestion
 
-STARTER_NAME = "starter"
-"""Encoder name of the small expression backbone of the model inside the package."""
-
 
 @dataclass(frozen=True)
 class Architecture:

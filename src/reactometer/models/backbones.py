@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reactometer.errors import WeightsError, suggestion
-from reactometer.models.architectures import STARTER_NAME
-from reactometer.paths import STARTER, offline_encoder
+from reactometer.paths import STARTER, find_checkpoint, offline_encoder
 from reactometer.terminal import quiet
 
 RANDOM = "random:"
@@ -87,7 +86,7 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
     """Load a network by name.
 
     Args:
-        name: "starter" (the small expression backbone inside the package); ``random:NAME`` with a name of
+        name: "starter" (the small expression backbone of the starter model); ``random:NAME`` with a name of
             :data:`RANDOM_ENCODERS`; a folder with ``config.json`` and ``model.safetensors``; or a model on
             the Hugging Face Hub, such as ``microsoft/resnet-50``. A Hub model is searched in
             ``$REACTOMETER_WEIGHTS/<owner>--<name>``, the local Hugging Face cache and the Hub, in this order.
@@ -102,7 +101,7 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
     from transformers import AutoConfig
 
     try:
-        if name == STARTER_NAME and input_kind == "images":
+        if name == STARTER.name and input_kind == "images":
             return _load_starter()
         if name.startswith(RANDOM):
             preset = name.removeprefix(RANDOM)
@@ -156,10 +155,11 @@ def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
 
 def _load_starter() -> Backbone:
     """Load the face encoder of the starter model."""
-    description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
+    folder = find_checkpoint(STARTER)
+    description = json.loads((folder / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
     backbone = rebuild_backbone(description)
     prefix = "face_encoder.net."
-    weights = load_file(STARTER / "weights.safetensors")
+    weights = load_file(folder / "weights.safetensors")
     state = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     backbone.module.load_state_dict(state)
     return backbone

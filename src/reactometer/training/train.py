@@ -20,6 +20,7 @@ from reactometer.inference.conformal import save_uncertainty
 from reactometer.inference.screening import save_screening
 from reactometer.io import atomic_folder, parse_json_object, wrap_decode_errors, write_atomic
 from reactometer.models.architectures import get_modalities
+from reactometer.paths import STARTER, find_checkpoint
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
 from reactometer.training.module import ReactionModule
@@ -65,6 +66,8 @@ def train(
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     get_modalities(config.model)  # raises for an unknown name before any work
+    if config.model.encoder == STARTER.name:
+        find_checkpoint(STARTER)  # raises if it is not installed
     check_devices(config.training)
     progress = progress and is_first_process()
     out = prepare_run_dir(

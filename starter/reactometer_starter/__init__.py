@@ -1,0 +1,1 @@
+"""The starter model of reactometer in the folder ``model``: weights only, under the licence beside them."""
