@@ -22,7 +22,7 @@ from pathlib import Path
 from measuring import bar
 
 ROOT = Path(__file__).resolve().parents[1]
-WHEEL_MIB, INSTALL_S, DISK_MIB = 14.0, 20.0, 520.0
+WHEEL_MIB, INSTALL_S, DISK_MIB = 0.5, 20.0, 520.0
 LARGEST = 10
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
 """Packages that ``venv`` puts into an environment."""
