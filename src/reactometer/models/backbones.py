@@ -12,9 +12,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from reactometer.errors import WeightsError, suggestion
+from reactometer.models.encoder_files import encoder_file, read_settings
+from reactometer.models.state_dicts import EXPORT_HINT, apply_variant, read_state_dict, translate
 from reactometer.paths import STARTER, find_checkpoint, offline_encoder
 from reactometer.terminal import quiet
 
@@ -90,6 +92,8 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
             :data:`RANDOM_ENCODERS`; a folder with ``config.json`` and ``model.safetensors``; or a model on
             the Hugging Face Hub, such as ``microsoft/resnet-50``. A Hub model is searched in
             ``$REACTOMETER_WEIGHTS/<owner>--<name>``, the local Hugging Face cache and the Hub, in this order.
+            Or a file of weights with torchvision's or timm's names (``.pth``, ``.safetensors``), with a JSON
+            file of settings beside it, see :class:`~reactometer.models.encoder_files.FileSettings`.
             Only the image encoder of a model of images and text is loaded.
         input_kind: the input that the network must accept: "images", "clips" or "audio".
 
@@ -110,6 +114,8 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
             config = AutoConfig.for_model(**RANDOM_ENCODERS[preset])
             _check_input_kind(name, config, input_kind)
             return Backbone(_build_random(config), {}, pretrained=False)
+        if file := encoder_file(name):
+            return _load_file(file, input_kind)
         folder = Path(name).expanduser()
         source = str(folder if (folder / "config.json").is_file() else offline_encoder(name) or name)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -124,6 +130,8 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
             "them into "
             f"$REACTOMETER_WEIGHTS/OWNER--NAME; or use random weights with '{RANDOM}resnet-50'"
         )
+        if encoder_file(name):
+            fix = EXPORT_HINT
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"encoder '{name}' cannot be loaded: {reason}", fix=fix) from error
 
@@ -150,6 +158,7 @@ def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
         module.pooler = None
     if description.get("has_fc_norm"):
         module.fc_norm = nn.LayerNorm(module.config.hidden_size)
+    apply_variant(module)
     return Backbone(module, description["settings"], bool(description["pretrained"]))
 
 
@@ -165,6 +174,19 @@ def _load_starter() -> Backbone:
     return backbone
 
 
+def _load_file(file: Path, input_kind: str) -> Backbone:
+    """Load a file of weights with the names of torchvision or timm."""
+    from transformers import AutoConfig
+
+    settings = read_settings(file)
+    config_settings, state = translate(read_state_dict(file), settings.get("variant"))
+    config = AutoConfig.for_model(**config_settings)
+    _check_input_kind(str(file), config, input_kind)
+    module = _load_pretrained(None, config, state)
+    apply_variant(module)
+    return Backbone(module, settings, pretrained=True)
+
+
 def _build_random(config: Any) -> Any:
     """Build a network with random weights. If its pooler has weights, the pooler is removed."""
     from transformers import AutoModel
@@ -175,14 +197,15 @@ def _build_random(config: Any) -> Any:
     return module
 
 
-def _load_pretrained(source: str, config: Any) -> Any:
-    """Load a network in single precision. A pooler without pretrained weights is removed."""
-    from transformers import AutoModel, AutoModelForVideoClassification
+def _load_pretrained(source: str | None, config: Any, state: Mapping[str, Tensor] | None = None) -> Any:
+    """Load a network from a source, or from weights with the names of transformers' checkpoints, in single
+    precision. A pooler without pretrained weights is removed."""
+    from transformers import MODEL_MAPPING, AutoModelForVideoClassification
 
     options = {"config": _disable_masking(config), "use_safetensors": True, "trust_remote_code": False}
     with quiet("transformers", sys.stderr):  # its report on the weights is checked below
-        module, report = AutoModel.from_pretrained(
-            source, **options, ignore_mismatched_sizes=True, output_loading_info=True
+        module, report = MODEL_MAPPING[type(config)].from_pretrained(
+            source, **options, state_dict=state, ignore_mismatched_sizes=True, output_loading_info=True
         )
         if "fc_norm.weight" in report["unexpected_keys"]:  # VideoMAE keeps its final norm in the classifier
             module.fc_norm = AutoModelForVideoClassification.from_pretrained(source, **options).fc_norm

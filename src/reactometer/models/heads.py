@@ -17,6 +17,7 @@ from reactometer.inference.runtime import spread_indices
 from reactometer.models.architectures import get_architecture
 from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
 from reactometer.models.batches import Batch, Stream
+from reactometer.models.onnx_encoder import OnnxEncoder
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 ATTENTION_HEADS = 4
@@ -55,8 +56,8 @@ class PrecomputedFeatures(nn.Module):
         self.feature_size = feature_size
 
 
-Encoder = FrameEncoder | ClipEncoder | SpeechEncoder
-FaceEncoder = FrameEncoder | ClipEncoder | PrecomputedFeatures
+Encoder = FrameEncoder | OnnxEncoder | ClipEncoder | SpeechEncoder
+FaceEncoder = FrameEncoder | OnnxEncoder | ClipEncoder | PrecomputedFeatures
 VoiceEncoder = LogMelEncoder | StepConvolution | SpeechEncoder | ContourEncoder | PrecomputedFeatures
 
 
@@ -64,7 +65,7 @@ def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
     """Encode the frames of a batch that show a face: one step per frame, or one per clip."""
     if isinstance(encoder, PrecomputedFeatures):
         return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
-    if isinstance(encoder, FrameEncoder):
+    if isinstance(encoder, FrameEncoder | OnnxEncoder):
         return Stream(
             encode_frames(encoder, batch.frames, batch.face_indices), batch.frame_mask, batch.frame_times_s
         )
@@ -95,7 +96,7 @@ def encode_voice(encoder: VoiceEncoder, batch: Batch) -> Stream:
     return Stream(values, batch.voice_mask, batch.voice_times_s)
 
 
-def encode_frames(encoder: FrameEncoder, frames: Tensor, face_indices: Tensor) -> Tensor:
+def encode_frames(encoder: FrameEncoder | OnnxEncoder, frames: Tensor, face_indices: Tensor) -> Tensor:
     """Encode only the frames that show a face, without a synchronisation with the device.
 
     Args:

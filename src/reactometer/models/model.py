@@ -21,9 +21,10 @@ from reactometer.models.heads import (
     encode_face,
     encode_voice,
 )
+from reactometer.models.onnx_encoder import OnnxEncoder
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
-Pretrained = FrameEncoder | ClipEncoder | SpeechEncoder | ContourEncoder
+Pretrained = FrameEncoder | OnnxEncoder | ClipEncoder | SpeechEncoder | ContourEncoder
 """Encoders that can be frozen; the small networks over log-mel and features are always trained."""
 
 Head = VisualHead | CrossModalHead

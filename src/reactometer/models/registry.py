@@ -18,8 +18,10 @@ from reactometer.machine import keep_freed_memory
 from reactometer.models.architectures import get_architecture, get_modalities
 from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
 from reactometer.models.backbones import Backbone, describe_backbone, load_backbone, rebuild_backbone
+from reactometer.models.encoder_files import check_features, encoder_file
 from reactometer.models.heads import FaceEncoder, PrecomputedFeatures, VoiceEncoder, build_head
 from reactometer.models.model import Pretrained, ReactionModel, build_output_layer
+from reactometer.models.onnx_encoder import OnnxEncoder, load_onnx, rebuild_onnx
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 
@@ -135,12 +137,7 @@ def load_encoders(
     face: FaceEncoder | None = None
     voice: VoiceEncoder | None = None
     if "face" in modalities:
-        architecture = get_architecture(config)
-        name = config.encoder or architecture.encoder
-        if architecture.input_kind == "clips":
-            face = ClipEncoder(backbone("face", name, "clips"), config.size_px, config.pooling)
-        else:
-            face = FrameEncoder(backbone("face", name, "images"), config.size_px, config.pooling)
+        face = _load_face_encoder(config, None if descriptions is None else descriptions["face"])
     if "voice" in modalities:
         if config.voice_encoder == "convolution":
             fix = 'Set model.voice_encoder="log-mel", or data.voice_features'
@@ -153,13 +150,35 @@ def load_encoders(
     return face, voice
 
 
+def _load_face_encoder(config: ModelConfig, description: Mapping[str, Any] | None) -> FaceEncoder:
+    """Load the face encoder of a configuration, or build it from its description without weights."""
+    architecture = get_architecture(config)
+    name = config.encoder or architecture.encoder
+    if description and "graph_bytes" in description:
+        return rebuild_onnx(description, config.size_px)
+    kind = "images" if architecture.input_kind == "frames" else "clips"
+    file = encoder_file(name)
+    if description is None and file and file.suffix == ".onnx" and kind == "images":
+        return load_onnx(file, config)
+    backbone = load_backbone(name, kind) if description is None else rebuild_backbone(description)
+    if kind == "clips":
+        return ClipEncoder(backbone, config.size_px, config.pooling)
+    encoder = FrameEncoder(backbone, config.size_px, config.pooling)
+    if description is None and file:
+        check_features(name, encoder, config.size_px)
+    return encoder
+
+
 def describe_encoders(model: ReactionModel) -> dict[str, Any]:
-    """Describe a model's encoders from transformers by modality, as JSON, for :func:`load_encoders`."""
-    return {
-        name: describe_backbone(Backbone(encoder.net, encoder.settings, encoder.pretrained))
-        for name, encoder in (("face", model.face_encoder), ("voice", model.voice_encoder))
-        if isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder)
-    }
+    """Describe a model's pretrained or random encoders by modality, as JSON, for :func:`load_encoders`."""
+    descriptions = {}
+    for name, encoder in (("face", model.face_encoder), ("voice", model.voice_encoder)):
+        if isinstance(encoder, OnnxEncoder):
+            descriptions[name] = encoder.describe()
+        elif isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder):
+            net = Backbone(encoder.net, encoder.settings, encoder.pretrained)
+            descriptions[name] = describe_backbone(net)
+    return descriptions
 
 
 def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[float]) -> ReactionModel:

@@ -29,7 +29,7 @@ CLIP_TYPES = ("videomae", "vjepa2")
 
 
 class ImageNormalizer(nn.Module):
-    """Image normalisation of a network's preprocessing settings, in grey if they say so."""
+    """Image normalisation of a network's preprocessing settings, in BGR or in grey if they say so."""
 
     mean: Tensor
     std: Tensor
@@ -44,12 +44,15 @@ class ImageNormalizer(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(np.array(values, np.float32).reshape(1, 3, 1, 1) / scale))
         self.grey = bool(settings.get("do_grayscale"))
+        self.bgr = bool(settings.get("do_flip_channel_order"))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Normalise (..., 3, H, W) uint8 RGB to float32 of the same shape."""
         pixels = frames.float() / 255.0
         if self.grey:
             pixels = (pixels * LUMA.to(pixels)).sum(-3, keepdim=True)  # (..., 1, H, W)
+        elif self.bgr:
+            pixels = pixels.flip(-3)
         return (pixels - self.mean) / self.std
 
 

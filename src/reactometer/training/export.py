@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from reactometer.io import atomic_folder, format_json, parse_json_object, sha256
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.batches import Batch, collate
 from reactometer.models.model import ReactionModel
+from reactometer.models.onnx_encoder import GRAPH_FILE, OnnxEncoder
 from reactometer.models.registry import describe_encoders, load_network, save_weights
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 from reactometer.paths import find_checkpoint
@@ -91,17 +93,24 @@ def write_checkpoint(
     graphs = build_export_specs(network, config.model)
     for name, graph in graphs.items():
         write_graph(graph, folder / name, training_stats if name == HEAD_GRAPH else {})
+    names = [WEIGHTS_FILE, *graphs]
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    if isinstance(network.face_encoder, OnnxEncoder):
+        names.append(GRAPH_FILE)
+        (folder / GRAPH_FILE).write_bytes(network.face_encoder.to_bytes())
+        tensors = onnx.load(folder / GRAPH_FILE).graph.initializer
+        n_parameters += sum(math.prod(tensor.dims) for tensor in tensors)
     inputs = zip(("face", "voice"), network.describe_inputs(), strict=True)
     description = {
         "config": config.model_dump(mode="json"),
         "inputs": {name: stream.model_dump() for name, stream in inputs if stream is not None},
         "precision": "float32",
-        "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "n_parameters": n_parameters,
         "encoders": describe_encoders(network),
         "data": dict(data),
         "metrics": dict(metrics),
         "proof": {},
-        "sha256": {name: sha256_of(folder / name) for name in (WEIGHTS_FILE, *graphs)},
+        "sha256": {name: sha256_of(folder / name) for name in names},
     }
     return write_description(folder, labels, description)
 
