@@ -2,8 +2,8 @@
 
     python benchmarks/backbones.py FER2013 --encoder faceres.onnx --encoder lite0.onnx --out backbones
 
-FER2013 is a folder with its three splits as Parquet (columns ``image``: encoded bytes, ``label``). 4,000
-random faces of train are used, 1,000 of val and 2,000 of test. The weight decay is chosen on val.
+FER2013 is a folder with its three splits as Parquet (columns ``image``: encoded bytes, ``label``). 2,000
+random faces of train are used, 500 of val and 1,000 of test. The weight decay is chosen on val.
 Features are kept in the folder ``--out``, so that a second run continues.
 """
 
@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from reactometer.config import ModelConfig
 from reactometer.models.registry import load_encoders
 
-N_FACES = {"train": 4_000, "val": 1_000, "test": 2_000}
+N_FACES = {"train": 2_000, "val": 500, "test": 1_000}
 """Maximum number of faces of each split."""
 
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)

@@ -69,8 +69,9 @@ class ModelConfig(_Section):
     """Architecture: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face), "multimodal" (face and
     voice)."""
     encoder: str | None = None
-    """Face encoder: "starter" (the starter model's backbone), a Hugging Face name, a folder, or
-    "random:NAME" for random weights; default: the architecture's encoder."""
+    """Face encoder: "starter" (the starter model's backbone), a Hugging Face name, a folder, a file (an ONNX
+    graph, or weights with the names of torchvision or timm; see Backbones), or "random:NAME" for random
+    weights; default: the architecture's encoder."""
     voice_encoder: str = "log-mel"
     """Voice encoder: "log-mel" (a small network, no download), "contours" (MFCCs and pitch, no weights: for
     few clips, with ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or "convolution"

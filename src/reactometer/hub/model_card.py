@@ -69,6 +69,10 @@ def _about(model: LoadedModel) -> str:
     config = model.config
     lines = [f"Architecture: {config.model.name}."]
     lines += [f"Started from {base}, licence: {ENCODER_LICENCES[base]}." for base in _bases(model)]
+    for modality, encoder in model.description.get("encoders", {}).items():
+        if digest := encoder["settings"].get("sha256"):  # loaded from a file
+            origin = "{file}, licence: {licence}, source: {source}".format_map(encoder["settings"])
+            lines.append(f"Encoder of the {modality}: {origin}, SHA-256 {digest}.")
     if config.model.encoder == STARTER.name:
         lines.append("Started from the backbone of reactometer's starter model; its card states the licence.")
     if "name" in data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,7 +54,9 @@ class FileSettings(BaseModel, extra="forbid"):
 
 def encoder_file(name: str) -> Path | None:
     """Return the file that a name of an encoder refers to, or ``None`` if it is no name of a file."""
-    file = Path(name).expanduser()
+    file = Path(name)
+    with suppress(RuntimeError):  # no such home folder
+        file = file.expanduser()
     return file if file.suffix in SUFFIXES else None
 
 

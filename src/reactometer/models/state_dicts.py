@@ -24,46 +24,36 @@ CLASSIFIERS = ("fc", "classifier", "head", "heads", "last_linear")
 
 EXPORT_HINT = "Export the network to ONNX, and set model.encoder=FILE.onnx"
 
-COEFFICIENTS = {
-    (1280, 16): (1.0, 1.0),
-    (1280, 23): (1.0, 1.1),
-    (1408, 23): (1.1, 1.2),
-    (1536, 26): (1.2, 1.4),
-    (1792, 32): (1.4, 1.8),
-    (2048, 39): (1.6, 2.2),
-    (2304, 45): (1.8, 2.6),
-    (2560, 55): (2.0, 3.1),
-}
-"""Width and depth of EfficientNet-B0 to B7 (Tan and Le 2019) by the number of features and of blocks."""
+COEFFICIENTS = (
+    (1.0, 1.0),
+    (1.0, 1.1),
+    (1.1, 1.2),
+    (1.2, 1.4),
+    (1.4, 1.8),
+    (1.6, 2.2),
+    (1.8, 2.6),
+    (2.0, 3.1),
+)
+"""Width and depth of EfficientNet-B0 to B7 (Tan and Le 2019)."""
+
+REPEATS = (1, 2, 2, 3, 3, 4, 1)
+"""Number of blocks in the stages of EfficientNet-B0."""
 
 BLOCK_LAYERS = (
-    ("expansion.expand_conv", "conv_pw", "0.0"),
-    ("expansion.expand_bn", "bn1", "0.1"),
-    ("depthwise_conv.depthwise_conv", "conv_dw", "1.0"),
-    ("depthwise_conv.depthwise_norm", "bn2", "1.1"),
-    ("squeeze_excite.reduce", "se.conv_reduce", "2.fc1"),
-    ("squeeze_excite.expand", "se.conv_expand", "2.fc2"),
-    ("projection.project_conv", "conv_pwl", "3.0"),
-    ("projection.project_bn", "bn3", "3.1"),
+    *("expansion.expand_conv", "expansion.expand_bn"),  # not in the first stage
+    *("depthwise_conv.depthwise_conv", "depthwise_conv.depthwise_norm"),
+    *("squeeze_excite.reduce", "squeeze_excite.expand"),
+    *("projection.project_conv", "projection.project_bn"),
 )
-"""Layers of an EfficientNet's block in transformers, timm and torchvision."""
+TIMM_LAYERS = ["conv_pw", "bn1", "conv_dw", "bn2", "se.conv_reduce", "se.conv_expand", "conv_pwl", "bn3"]
+TIMM_FIRST_LAYERS = ["conv_dw", "bn1", "se.conv_reduce", "se.conv_expand", "conv_pw", "bn2"]
+TORCHVISION_LAYERS = ["0.0", "0.1", "1.0", "1.1", "2.fc1", "2.fc2", "3.0", "3.1"]
+TORCHVISION_FIRST_LAYERS = ["0.0", "0.1", "1.fc1", "1.fc2", "2.0", "2.1"]
+"""Layers of an EfficientNet's block, in one order: in transformers, timm and torchvision."""
 
-FIRST_BLOCK_LAYERS = (
-    ("depthwise_conv.depthwise_conv", "conv_dw", "0.0"),
-    ("depthwise_conv.depthwise_norm", "bn1", "0.1"),
-    ("squeeze_excite.reduce", "se.conv_reduce", "1.fc1"),
-    ("squeeze_excite.expand", "se.conv_expand", "1.fc2"),
-    ("projection.project_conv", "conv_pw", "2.0"),
-    ("projection.project_bn", "bn2", "2.1"),
-)
-"""The same for the first stage, whose blocks do not expand."""
-
-END_LAYERS = (
-    ("embeddings.convolution", "conv_stem", "features.0.0"),
-    ("embeddings.batchnorm", "bn1", "features.0.1"),
-    ("encoder.top_conv", "conv_head", "features.8.0"),
-    ("encoder.top_bn", "bn2", "features.8.1"),
-)
+END_LAYERS = ["embeddings.convolution", "embeddings.batchnorm", "encoder.top_conv", "encoder.top_bn"]
+TIMM_END_LAYERS = ["conv_stem", "bn1", "conv_head", "bn2"]
+TORCHVISION_END_LAYERS = ["features.0.0", "features.0.1", "features.8.0", "features.8.1"]
 """The same for the layers outside of the blocks."""
 
 VIT_NAMES = {
@@ -188,54 +178,58 @@ class _SamePadding(nn.Module):
 
 
 def _describe_resnet(weights: State, variant: str) -> tuple[dict[str, Any], Rename]:
-    layers = [match for key in weights if (match := re.match(r"layer(\d)\.(\d+)\.conv(\d)\.weight", key))]
-    depths: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    for match in layers:
-        stage = int(match[1])
-        depths[stage] = max(depths.get(stage, 0), int(match[2]) + 1)
-        sizes[stage] = weights[match[0]].shape[0]  # of the last convolution
+    blocks: dict[str, set[str]] = {}
+    widths: dict[str, list[int]] = {}
+    for key, value in weights.items():
+        if match := re.fullmatch(r"layer(\d)\.(\d+)\.conv\d\.weight", key):
+            blocks.setdefault(match[1], set()).add(match[2])
+            widths.setdefault(match[1], []).append(len(value))
     settings = {
         "model_type": "resnet",
         "num_channels": weights["conv1.weight"].shape[1],
         "embedding_size": weights["conv1.weight"].shape[0],
-        "hidden_sizes": [sizes[stage] for stage in sorted(sizes)],
-        "depths": [depths[stage] for stage in sorted(depths)],
-        "layer_type": "bottleneck" if any(match[3] == "3" for match in layers) else "basic",
+        "hidden_sizes": [max(widths[stage]) for stage in sorted(widths)],
+        "depths": [len(blocks[stage]) for stage in sorted(blocks)],
+        "layer_type": "bottleneck" if "layer1.0.conv3.weight" in weights else "basic",
         "downsample_in_bottleneck": variant == "caffe",
     }
-    kinds = {"conv": "convolution", "bn": "normalization", "0": "convolution", "1": "normalization"}
+    types = {"conv": "convolution", "bn": "normalization", "0": "convolution", "1": "normalization"}
+    pattern = re.compile(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([01]))\.(\w+)")
 
     def rename(key: str) -> str | None:
         if match := re.fullmatch(r"(conv|bn)1\.(\w+)", key):
-            return f"embedder.embedder.{kinds[match[1]]}.{match[2]}"
-        if match := re.fullmatch(r"layer(\d)\.(\d+)\.(conv|bn)(\d)\.(\w+)", key):
-            layer = f"layer.{int(match[4]) - 1}.{kinds[match[3]]}.{match[5]}"
-        elif match := re.fullmatch(r"layer(\d)\.(\d+)\.downsample\.([01])\.(\w+)", key):
-            layer = f"shortcut.{kinds[match[3]]}.{match[4]}"
-        return f"encoder.stages.{int(match[1]) - 1}.layers.{match[2]}.{layer}" if match else None
+            return f"embedder.embedder.{types[match[1]]}.{match[2]}"
+        if not (match := pattern.fullmatch(key)):
+            return None
+        layer = f"layer.{int(match[4]) - 1}.{types[match[3]]}" if match[3] else f"shortcut.{types[match[5]]}"
+        return f"encoder.stages.{int(match[1]) - 1}.layers.{match[2]}.{layer}.{match[6]}"
 
     return settings, rename
 
 
 def _describe_efficientnet(weights: State, variant: str) -> tuple[dict[str, Any], Rename]:
     is_timm = "conv_stem.weight" in weights
-    column = 1 if is_timm else 2
-    pattern = re.compile(
-        r"blocks\.(\d+)\.(\d+)\.(.+)\.(\w+)" if is_timm else r"features\.(\d)\.(\d+)\.block\.(.+)\.(\w+)"
-    )
-    ends = {row[column]: row[0] for row in END_LAYERS}
-    first_layers = {row[column]: row[0] for row in FIRST_BLOCK_LAYERS}
-    layers = {row[column]: row[0] for row in BLOCK_LAYERS}
-    blocks = sorted(
-        {(int(match[1]), int(match[2])) for key in weights if (match := pattern.fullmatch(key))}
-    )  # (stage, index)
-    top = weights.get(f"{END_LAYERS[2][column]}.weight")
+    if is_timm:
+        pattern = re.compile(r"blocks\.(\d+)\.(\d+)\.(.+)\.(\w+)")
+        end_names, first_names, names = TIMM_END_LAYERS, TIMM_FIRST_LAYERS, TIMM_LAYERS
+    else:
+        pattern = re.compile(r"features\.(\d)\.(\d+)\.block\.(.+)\.(\w+)")
+        end_names, first_names, names = TORCHVISION_END_LAYERS, TORCHVISION_FIRST_LAYERS, TORCHVISION_LAYERS
+    ends = dict(zip(end_names, END_LAYERS, strict=True))
+    first_layers = dict(zip(first_names, BLOCK_LAYERS[2:], strict=True))
+    layers = dict(zip(names, BLOCK_LAYERS, strict=True))
+    matches = [match for key in weights if (match := pattern.fullmatch(key))]
+    blocks = sorted({(int(match[1]), int(match[2])) for match in matches})  # (stage, index)
+    top = weights.get(f"{end_names[2]}.weight")
     n_features = 0 if top is None else len(top)
-    if (n_features, len(blocks)) not in COEFFICIENTS:
+    coefficients = {
+        (round(160 * width) * 8, sum(math.ceil(depth * n) for n in REPEATS)): (width, depth)
+        for width, depth in COEFFICIENTS
+    }
+    if (n_features, len(blocks)) not in coefficients:
         got = f"{len(blocks)} blocks and {n_features} features"
         raise WeightsError("not an EfficientNet-B0 to B7", got=got, fix=EXPORT_HINT)
-    width, depth = COEFFICIENTS[n_features, len(blocks)]
+    width, depth = coefficients[n_features, len(blocks)]
     settings = {
         "model_type": "efficientnet",
         "width_coefficient": width,
@@ -264,7 +258,7 @@ def _describe_vit(weights: State, variant: str) -> tuple[dict[str, Any], Rename]
     )
     pattern = re.compile(r"(?:blocks\.|encoder\.layers\.encoder_layer_)(\d+)\.(.+)")
     indices = [int(match[1]) for key in weights if (match := pattern.fullmatch(key))]
-    width, n_channels, patch_px = patches.shape[:3]
+    width, n_channels, patch_px, _ = patches.shape
     mlp = [len(value) for key, value in weights.items() if re.search(r"mlp\.(fc1|0|linear_1)\.bias$", key)]
     settings = {
         "model_type": "vit",
@@ -282,8 +276,8 @@ def _describe_vit(weights: State, variant: str) -> tuple[dict[str, Any], Rename]
         prefix, names = "", VIT_NAMES
         if match := pattern.fullmatch(key):
             prefix, names, key = f"encoder.layer.{match[1]}.", VIT_LAYER_NAMES, match[2]
-        found = [match.expand(name) for old, name in names.items() if (match := re.fullmatch(old, key))]
-        return prefix + found[0] if found else None
+        expanded = [match.expand(name) for old, name in names.items() if (match := re.fullmatch(old, key))]
+        return prefix + expanded[0] if expanded else None
 
     return settings, rename
 

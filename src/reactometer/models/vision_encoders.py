@@ -39,10 +39,12 @@ class ImageNormalizer(nn.Module):
         mean = settings.get("image_mean") or IMAGENET_MEAN
         std = settings.get("image_std") or IMAGENET_STD
         if settings.get("do_normalize") is False:
-            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            mean, std = (0.0,), (1.0,)
         scale = 255.0 * (settings.get("rescale_factor") or 1 / 255)
         for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(np.array(values, np.float32).reshape(1, 3, 1, 1) / scale))
+            self.register_buffer(
+                name, torch.tensor(np.array(values, np.float32).reshape(1, -1, 1, 1) / scale)
+            )
         self.grey = bool(settings.get("do_grayscale"))
         self.bgr = bool(settings.get("do_flip_channel_order"))
 
