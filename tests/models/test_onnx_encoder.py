@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from reactometer.config import Config, ModelConfig
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ConfigError, ReactometerError, WeightsError
+from reactometer.errors import ConfigError, ModelError, ReactometerError, WeightsError
 from reactometer.hub.model_card import model_card
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.predictor import predict
 from reactometer.io import sha256_of
-from reactometer.models.onnx_encoder import OnnxEncoder
+from reactometer.models.onnx_encoder import OnnxEncoder, rebuild_onnx
 from reactometer.models.registry import load_encoders, load_network
 from reactometer.training.export import export_weights
 from reactometer.training.train import train
@@ -37,14 +37,17 @@ def _write(
     shape: tuple[int | str, ...] = ("n", 3, 64, 64),
     *,
     output: str = "vector",
-    n_classes: int = 8,
+    is_old: bool = False,
 ) -> Path:
-    """Write a convolution, its map, the map's mean as a vector, and class scores; and the settings."""
+    """Write a convolution, its map, the map's mean as a vector, and class scores; and the settings.
+
+    Before version 4 of the format, weights were inputs, too.
+    """
     rng = np.random.default_rng(0)
     is_last = shape[1] not in (1, 3, "c")
     n_channels = 1 if 1 in shape[1:] else 3
     kernel = rng.normal(size=(40, n_channels, 7, 7)) / 12
-    weights = {"kernel": kernel, "bias": rng.normal(size=40), "classes": rng.normal(size=(40, n_classes))}
+    weights = {"kernel": kernel, "bias": rng.normal(size=40), "classes": rng.normal(size=(40, 8))}
     nodes = [
         helper.make_node("Transpose", ["image"], ["first"], perm=(0, 3, 1, 2) if is_last else (0, 1, 2, 3)),
         helper.make_node("Conv", ["first", "kernel", "bias"], ["conv"], strides=(4, 4)),
@@ -53,14 +56,22 @@ def _write(
         helper.make_node("Flatten", ["pooled"], ["vector"]),
         helper.make_node("MatMul", ["vector", "classes"], ["scores"]),
     ]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)]
+    if is_old:
+        inputs += [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+            for name, value in weights.items()
+        ]
     graph = helper.make_graph(
         nodes,
         "stranger",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        inputs,
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in output.split()],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), file)
+    opset, version = (9, 3) if is_old else (13, 7)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version)
+    onnx.save(model, file)
     if settings is not None:
         file.with_suffix(".json").write_text(json.dumps(settings))
     return file
@@ -105,7 +116,7 @@ INPUTS: dict[str, tuple[tuple[int | str, ...], dict[str, object], Callable[[np.n
 @pytest.mark.parametrize("name", INPUTS)
 def test_the_graph_receives_the_input_that_its_settings_describe(name: str, tmp_path: Path) -> None:
     shape, settings, prepare = INPUTS[name]
-    file = _write(tmp_path / "net.onnx", settings, shape)
+    file = _write(tmp_path / "net.onnx", settings, shape, is_old=shape[0] == 1)
     images = pictures(3, 3, 64, 64)
     session = onnxruntime.InferenceSession(file)
     expected = [
@@ -155,7 +166,12 @@ def test_what_is_no_frozen_encoder_of_faces_is_refused_with_its_fix(tmp_path: Pa
         with pytest.raises(error, match=message):
             _load(file, **config)
         file.with_suffix(".json").unlink(missing_ok=True)
-    _write(file, settings).write_bytes(b"no graph")
+    _write(file, settings)
+    for name, modalities in (("videomae", "both"), ("multimodal", "voice")):
+        model = {"name": name, "encoder": str(file), "voice_encoder": str(file), "modalities": modalities}
+        with pytest.raises(WeightsError, match=r"an ONNX file encodes images \(expected (clips|audio)\)"):
+            load_encoders(ModelConfig.model_validate(model))
+    file.write_bytes(b"no graph")
     with pytest.raises(WeightsError, match=r"cannot use this file as an encoder"):
         _load(file)
 
@@ -196,6 +212,17 @@ def test_a_trained_model_contains_its_encoder(
     network, _ = load_network(folder)
     assert isinstance(network.face_encoder, OnnxEncoder)
     assert network.face_encoder.to_bytes() == (folder / "face.onnx").read_bytes()
+
+
+def test_a_graph_in_the_weights_of_a_strangers_checkpoint_is_checked(tmp_path: Path) -> None:
+    encoder = _load(_write(tmp_path / "net.onnx", {"image_mean": MEAN, "image_std": STD}))
+    model = onnx.load_from_string(encoder.to_bytes())
+    model.graph.node[0].domain = "evil"
+    graph = model.SerializeToString()
+    again = rebuild_onnx({**encoder.describe(), "graph_bytes": len(graph)}, 64)
+    again.load_state_dict({"graph": torch.frombuffer(bytearray(graph), dtype=torch.uint8)})
+    with pytest.raises(ModelError, match="operator of domain 'evil'"):
+        again(pictures(1, 3, 64, 64))
 
 
 @pytest.mark.shared

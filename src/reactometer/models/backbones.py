@@ -178,6 +178,9 @@ def _load_file(file: Path, input_kind: str) -> Backbone:
     """Load a file of weights with the names of torchvision or timm."""
     from transformers import AutoConfig
 
+    if file.suffix == ".onnx":
+        fix = "Use it as the face encoder of an architecture that encodes single frames"
+        raise WeightsError(f"{file}: an ONNX file encodes images", expected=input_kind, fix=fix)
     settings = read_settings(file)
     config_settings, state = translate(read_state_dict(file), settings.get("variant"))
     config = AutoConfig.for_model(**config_settings)

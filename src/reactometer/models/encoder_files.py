@@ -18,13 +18,11 @@ from reactometer.synthetic.face import ACTIONS, Pose, build_scene, draw_frame, r
 N_FACES = 4
 """Number of synthetic faces that :func:`check_features` encodes."""
 
-MAX_MIRROR, MIN_GREY = 0.6, 0.1
-"""Largest distance of a face from its mirror image, as a share of its distance from grey; and smallest
-distance from grey, as a share of the features' length.
+MAX_MIRROR = 0.6
+"""Largest distance of a face from its mirror image, as a share of its distance from a grey square."""
 
-Measured on trained and random networks: 0.14-0.41, and above 0.6; with pixels of 0-1 instead of 0-255, the
-latter is below 0.07.
-"""
+MIN_GREY = 0.1
+"""Smallest distance of a face from a grey square, as a share of the features' length."""
 
 SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Suffixes of the files that :func:`encoder_file` takes for encoders."""
