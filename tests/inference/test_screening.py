@@ -21,7 +21,7 @@ from reactometer.media.segments import prepare_clip
 from reactometer.media.speech import speech_share
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FrameState, PreparedClip
 
-SCREENING = Screening(0.1, np.eye(5, dtype=np.float32), np.full(5, -3.0, np.float32), max_odds=0.0)
+SCREENING = Screening(0.1, np.eye(5, dtype=np.float32), np.full(5, -3.0, np.float32))
 
 
 def item(feature: float = 0.0, face_px: float = math.nan, speech_share: float = math.nan) -> Item:

@@ -14,6 +14,7 @@ from reactometer.data.cache import PreparedSet, write_index
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.inference.conformal import load_uncertainty
 from reactometer.training.crossval import crossval
 
 pytestmark = pytest.mark.slow
@@ -34,6 +35,11 @@ def test_each_clip_is_predicted_by_the_model_that_held_it_out(
     labelled = [row.clip for row in prepared.rows if row.clip.labels]
     assert evaluation.metrics.n_clips == len(labelled) == len(evaluation.predictions)
     assert evaluation.overlap.n_val == 0
+    fitted = load_uncertainty(out / "model")
+    assert fitted is not None
+    n_usable = len(labelled) - len(evaluation.without_input)
+    assert (fitted.fitted_on["split"], fitted.fitted_on["n_clips"]) == ("out-of-fold", n_usable)
+    assert load_uncertainty(out / "fold0of3" / "model") is None
     written = json.loads((out / "metrics.json").read_text())
     assert (written["split"], written["intervals"]["unit"]) == ("out-of-fold", "person")
     assert written["pearson_by_fold"] == pytest.approx(evaluation.pearson_by_fold)

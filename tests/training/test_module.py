@@ -8,9 +8,9 @@ import torch
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
-from reactometer.evaluation.metrics import measure
+from reactometer.evaluation.metrics import mean_over_varying, measure, varying_labels
 from reactometer.models.batches import Batch
-from reactometer.training.module import ReactionModule, selection_score, varying_labels
+from reactometer.training.module import ReactionModule
 from reactometer.training.setup import build_training
 
 
@@ -20,7 +20,8 @@ def test_the_best_epoch_is_chosen_by_the_labels_that_vary() -> None:
     predictions = np.array([[0.1, 0.5, 0.1], [0.2, 0.5, 0.2], [0.3, 0.5, 0.3]])
     metrics = measure(targets, predictions, ("a", "b", "c"))
     assert metrics.mean_pearson is None
-    assert selection_score(metrics, targets) == pytest.approx(0.5)
+    assert mean_over_varying(metrics.pearson, targets) == pytest.approx(0.5)
+    assert mean_over_varying(metrics.ccc, targets) == pytest.approx(0.5)
     assert varying_labels(targets) == [True, True, False]
 
 

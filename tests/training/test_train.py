@@ -41,7 +41,7 @@ def test_a_run_keeps_its_model_logs_and_checkpoints(model_folder: Path) -> None:
     losses = log["train_loss"].dropna().tolist()
     assert len(losses) == 2
     assert losses[1] < losses[0]
-    assert log["val_mean_pearson"].notna().sum() == 2
+    assert log["val_mean_ccc"].notna().sum() == 2
     assert list((run / "logs").glob("events.out.tfevents.*"))
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert Config.model_validate_json((run / "config.json").read_text()).model.name == "multimodal"

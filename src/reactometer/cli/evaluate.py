@@ -63,7 +63,9 @@ def evaluate(
 def calibrate(
     data: DataArgument,
     model: ModelOption,
-    split: Annotated[str, typer.Option(help="Split of held-out clips: val, test or all.")] = "val",
+    split: Annotated[
+        str, typer.Option(help="Split of held-out clips: val, test, all or out-of-fold.")
+    ] = "val",
     coverage: Annotated[float, typer.Option(help="Share of labels inside the intervals.")] = 0.9,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Recalibrate predictions to the labels, too.")

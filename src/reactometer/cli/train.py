@@ -72,6 +72,7 @@ def crossval(
     groups: GroupsOption = None,
 ) -> None:
     """Train one model per fold. Score each clip by the model that held it out. The same command resumes."""
+    from reactometer.inference.conformal import load_uncertainty
     from reactometer.training.crossval import crossval as run
 
     columns = split_names(groups)
@@ -81,6 +82,8 @@ def crossval(
     )
     render_evaluation.print_evaluation(evaluation)
     results.print(f"ensemble of all folds: {out / 'model'}")
+    if fitted := load_uncertainty(out / "model"):
+        render_evaluation.print_uncertainty(fitted, str(out / "model"))
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
 

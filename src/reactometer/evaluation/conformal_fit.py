@@ -12,8 +12,8 @@ import numpy as np
 
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.evaluation.evaluate import choose_split, open_for_model
-from reactometer.evaluation.overlap import check_held_out
+from reactometer.evaluation.evaluate import OUT_OF_FOLD, choose_split, open_for_model
+from reactometer.evaluation.overlap import check_held_out, find_held_out_members
 from reactometer.evaluation.screening_fit import fit_screening
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.conformal import (
@@ -59,7 +59,9 @@ def calibrate(
     Args:
         model: a checkpoint, or an ensemble.
         data: a dataset, or a folder prepared before.
-        split: the split to fit to, or "all" if the model was not trained on the dataset.
+        split: the split to fit to, "all" if the model was not trained on the dataset, or "out-of-fold" for an
+            ensemble of folds: each clip is scored by the members that held it out (CV+, Barber et al., Annals
+            of Statistics 49, 2021, but symmetric).
         coverage: share of new clips whose label the intervals contain.
         recalibrate: also fit one monotone curve per label, which brings predictions to the labels' scale.
         out: a folder for a copy of the model with the intervals; default: the checkpoint itself.
@@ -79,7 +81,8 @@ def calibrate(
         )
     loaded = load_model(folder, device)
     prepared = open_for_model(loaded, data, progress=progress)
-    check_held_out(loaded, prepared.split(choose_split(prepared, split)))
+    if choose_split(prepared, split) != OUT_OF_FOLD:
+        check_held_out(loaded, prepared.split(split))
     is_screened = any(member.screening for member in loaded.members) or not prepared.split("train")
     if not is_screened:
         loaded = replace(loaded, screening=fit_screening(loaded, prepared))
@@ -120,8 +123,7 @@ def fit_uncertainty(
         raise ConfigError("coverage is out of range", got=coverage, expected="0.5 or more, and less than 1")
     raw = replace(loaded, uncertainty=None)
     previous = loaded.uncertainty
-    rows = prepared.split(split)
-    unmasked, scores_by_modalities = _score_by_modalities(raw, prepared, split, progress)
+    rows, unmasked, scores_by_modalities = _score_by_modalities(raw, prepared, split, progress)
     min_clips = MIN_CLIPS if recalibrate else min_calibration_size(coverage)
     if len(unmasked) < min_clips:
         raise DataError(
@@ -158,13 +160,24 @@ def fit_uncertainty(
 
 def _score_by_modalities(
     loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool
-) -> tuple[dict[int, Score], dict[str, dict[int, Score]]]:
-    """Score clips with labels by index: unmasked, and by the modalities that are left after masking either
-    one."""
-    rows, specs = prepared.split(split), [loaded.sampling]
+) -> tuple[Sequence[PreparedRow], dict[int, Score], dict[str, dict[int, Score]]]:
+    """Return the rows of a split, and scores of clips with labels by index of the row: unmasked, and by the
+    modalities that are left after masking either one."""
+    members = None
+    if split == OUT_OF_FOLD:
+        split = "all"
+        members, _ = find_held_out_members(loaded, prepared.rows)
+    rows = [
+        row
+        for index, row in enumerate(prepared.split(split))
+        if members is None or members[index]  # of clips outside the folds, score_split returns nothing
+    ]
+    specs = [loaded.sampling]
     if loaded.sampling.uses_face and loaded.sampling.uses_voice:
         specs += [replace(loaded.sampling, uses_voice=False), replace(loaded.sampling, uses_face=False)]
-    passes = [score_split(loaded, prepared, split, sampling, progress=progress)[0] for sampling in specs]
+    passes = [
+        score_split(loaded, prepared, split, sampling, members, progress=progress)[0] for sampling in specs
+    ]
     usable = [
         {index: score for index, score in enumerate(scores) if score.has_input and rows[index].clip.labels}
         for scores in passes
@@ -172,7 +185,7 @@ def _score_by_modalities(
     scores_by_modalities: dict[str, dict[int, Score]] = {}
     for index, score in (pair for scores in usable for pair in scores.items()):
         scores_by_modalities.setdefault(score.modalities, {}).setdefault(index, score)
-    return usable[0], scores_by_modalities
+    return rows, usable[0], scores_by_modalities
 
 
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:

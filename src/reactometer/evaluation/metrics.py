@@ -114,6 +114,25 @@ def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
     return _defined(value, targets, predictions)
 
 
+def mean_over_varying(values: Sequence[float | None], targets: Array) -> float:
+    """Average a metric over the labels that vary; an undefined value counts as 0 (constant predictions).
+
+    Unlike the reported means, it is always defined, so that a label that is constant on a few clips does not
+    prevent a comparison.
+
+    Args:
+        values: (L,) of one metric.
+        targets: (clips, L) in [0, 1], at least one label of which varies.
+    """
+    varied = varying_labels(targets)
+    return float(np.mean([value or 0.0 for value, varies in zip(values, varied, strict=True) if varies]))
+
+
+def varying_labels(targets: Array) -> list[bool]:
+    """Return for each of the L labels whether it varies over the clips; correlation needs variation."""
+    return [bool(spread > MIN_STD) for spread in np.ptp(targets, axis=0)]
+
+
 def _defined(values: Array, targets: Array, predictions: Array) -> tuple[float | None, ...]:
     varies = (np.ptp(targets, axis=0) > MIN_STD) & (np.ptp(predictions, axis=0) > MIN_STD)
     return tuple(float(value) if is_varied else None for value, is_varied in zip(values, varies, strict=True))

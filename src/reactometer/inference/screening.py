@@ -31,11 +31,10 @@ class Screening:
 
     min_speech: float  # share of the sound, in [0, 1]; less is no voice
     weights: FloatArray  # (D, K) log-odds of each defect against a clear face; D = 0: images are not checked
-    bias: FloatArray  # (K,)
-    max_odds: float  # log-odds of all defects together above which a face is unusable
+    bias: FloatArray  # (K,), less the log-odds above which the defect makes a face unusable
 
-    def odds(self, features: FloatArray) -> FloatArray:
-        """Return (T, K) log-odds of each defect against a clear face, for features (T, D) of T images."""
+    def excess(self, features: FloatArray) -> FloatArray:
+        """Return (T, K) log-odds of each defect against a clear face above its limit, for (T, D) features."""
         return np.asarray(features @ self.weights + self.bias, np.float32)
 
     def face_reason(self, item: Item) -> str | None:
@@ -45,10 +44,8 @@ class Screening:
         features = item.frames[item.face_mask]
         if not len(features) or not len(self.weights):
             return None
-        odds = self.odds(features)
-        if np.median(np.logaddexp.reduce(odds, axis=1)) <= self.max_odds:
-            return None
-        return DEFECTS[int(np.median(odds, axis=0).argmax())]
+        excess = np.median(self.excess(features), axis=0)
+        return DEFECTS[int(excess.argmax())] if excess.max() > 0.0 else None
 
     def __call__(self, item: Item) -> Item:
         """Mask the face or voice of an encoded item if it is unusable; its ``warnings`` name the reasons."""
@@ -98,9 +95,7 @@ def load_screening(folder: Path, feature_size: int) -> Screening | None:
             raise ValueError(f"arrays of sizes {sizes}")
         if is_changed:
             raise ValueError("another SHA-256")
-        return Screening(
-            float(arrays["min_speech"]), arrays["weights"], arrays["bias"], float(arrays["max_odds"])
-        )
+        return Screening(float(arrays["min_speech"]), arrays["weights"], arrays["bias"])
 
 
 def _digest(arrays: Mapping[str, FloatArray]) -> str:

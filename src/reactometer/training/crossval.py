@@ -13,12 +13,13 @@ from reactometer.data.prepare import open_data
 from reactometer.data.splits import MIN_NESTED_FOLDS, assign_folds, choose_fold_unit
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.bootstrap import N_RESAMPLES
+from reactometer.evaluation.conformal_fit import calibrate
 from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate
-from reactometer.evaluation.metrics import MIN_CLIPS, measure
+from reactometer.evaluation.metrics import MIN_CLIPS, mean_over_varying, measure, varying_labels
 from reactometer.inference.checkpoint import join_models, load_model
+from reactometer.inference.conformal import UNCERTAINTY_FILE
 from reactometer.io import format_json, write_atomic
 from reactometer.terminal import messages, progress_bar
-from reactometer.training.module import selection_score, varying_labels
 from reactometer.training.train import MODEL_DIR, train_once
 
 
@@ -43,7 +44,7 @@ def crossval(
     Args:
         config: a TOML file, or a configuration object.
         out: the folder for the files of :func:`~reactometer.evaluation.evaluate.evaluate`, one run per fold,
-            and ``model``, the ensemble of all folds.
+            and ``model``, the ensemble of all folds, with intervals from the out-of-fold predictions.
         overrides: ``section.key=value`` on top of a TOML file.
         folds: number of folds, at least 3.
         leave_one_person_out: make one fold per person instead.
@@ -89,6 +90,11 @@ def crossval(
             advance()
     if not (out / MODEL_DIR).exists():
         join_models(members, out / MODEL_DIR)
+    if not (out / MODEL_DIR / UNCERTAINTY_FILE).is_file():
+        try:
+            calibrate(out / MODEL_DIR, prepared.folder, split=OUT_OF_FOLD, progress=False)
+        except DataError as error:
+            messages.print(f"no intervals: {error}", style="yellow")
     evaluation = evaluate(
         out / MODEL_DIR,
         prepared.folder,
@@ -114,7 +120,7 @@ def _score_folds(evaluation: Evaluation, prepared: PreparedSet, folds: int) -> t
         targets = evaluation.targets[in_fold]
         if len(targets) >= MIN_CLIPS and any(varying_labels(targets)):
             metrics = measure(targets, evaluation.intensities[in_fold], evaluation.metrics.labels)
-            scores.append(selection_score(metrics, targets))
+            scores.append(mean_over_varying(metrics.pearson, targets))
     return tuple(scores)
 
 

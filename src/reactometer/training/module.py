@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from reactometer.config import TrainingConfig
-from reactometer.evaluation.metrics import MIN_STD, Metrics, measure
+from reactometer.evaluation.metrics import Metrics, mean_over_varying, measure
 from reactometer.inference.scores import Score, join_parts
 from reactometer.models.batches import Batch, PartDataset, TrainingDataset, collate
 from reactometer.models.model import ReactionModel
@@ -23,14 +23,16 @@ from reactometer.training.losses import reaction_loss
 from reactometer.training.optim import BaseModule, on_gpu
 from reactometer.training.trainer import loader_workers
 
-SCORE = "val_mean_pearson"
-"""Metric of early stopping and of the best epoch: :func:`selection_score`."""
-
 
 class ReactionModule(BaseModule):
     """The Lightning module: a loss per batch, and one score over the whole validation split."""
 
-    score = SCORE
+    score = "val_mean_ccc"
+    """Metric of early stopping and of the best epoch: mean CCC over the labels that vary on validation.
+
+    Not Pearson, which ignores scale: over few validation clips, it is often largest by chance in one of the
+    first epochs, when the predictions are almost constant (docs/lab-notes.md).
+    """
     model: ReactionModel
     config: TrainingConfig
 
@@ -91,7 +93,9 @@ class ReactionModule(BaseModule):
         if self.losses:  # logged here, so that it is on disk before the checkpoint of the epoch
             losses, counts = (torch.stack(column) for column in zip(*self.losses, strict=True))
             self.log("train_loss", (losses * counts).sum() / counts.sum().clamp(min=1))
-        self.log(SCORE, selection_score(self.val_metrics, targets), prog_bar=True, rank_zero_only=True)
+        for name in ("ccc", "pearson"):
+            mean = mean_over_varying(self.val_metrics.by_metric[name], targets)
+            self.log(f"val_mean_{name}", mean, prog_bar=True, rank_zero_only=True)
         for label, r in zip(self.labels, self.val_metrics.pearson, strict=True):
             if r is not None:
                 self.log(f"val_pearson/{label}", r, rank_zero_only=True)
@@ -142,22 +146,3 @@ class ReactionData(LightningDataModule):
             generator=torch.Generator(),  # not the generator of dropout
             pin_memory=on_gpu(self.config),
         )
-
-
-def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
-    """Compute mean Pearson over the labels that vary on validation; a constant prediction counts as 0.
-
-    Unlike the reported score, it is always defined, so that a label that is constant on a small validation
-    split does not prevent the selection of an epoch.
-
-    Args:
-        metrics: of all validation clips.
-        targets: (clips, L) in [0, 1], at least one label of which varies.
-    """
-    varied = varying_labels(targets)
-    return float(np.mean([r or 0.0 for r, varies in zip(metrics.pearson, varied, strict=True) if varies]))
-
-
-def varying_labels(targets: np.ndarray) -> list[bool]:
-    """Return for each of the L labels whether it varies over the clips; correlation needs variation."""
-    return [bool(spread > MIN_STD) for spread in np.ptp(targets, axis=0)]

@@ -15,12 +15,12 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import Item
 from reactometer.errors import ModelError
 from reactometer.evaluation.evaluate import evaluate, open_for_model
+from reactometer.evaluation.metrics import mean_over_varying
 from reactometer.inference.checkpoint import WEIGHTS_FILE, LoadedModel, load_model
 from reactometer.inference.runtime import Networks
 from reactometer.io import atomic_folder, sha256_of
 from reactometer.paths import find_checkpoint
 from reactometer.training.export import change_description, quiet_exporter, read_items
-from reactometer.training.module import selection_score
 
 MAX_LOSS = 0.005
 """Maximum loss of mean Pearson on the val split in 8 bits."""
@@ -84,7 +84,7 @@ def export(
 
 def _pearson(loaded: LoadedModel, prepared: PreparedSet, progress: bool) -> float:
     scored = evaluate(loaded, prepared.folder, split="val", n_resamples=0, in_sample=True, progress=progress)
-    return selection_score(scored.metrics, scored.targets)
+    return mean_over_varying(scored.metrics.pearson, scored.targets)
 
 
 def encoder_inputs(networks: Networks, stream: str, items: Iterable[Item]) -> Iterator[dict[str, np.ndarray]]:

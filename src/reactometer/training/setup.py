@@ -18,7 +18,7 @@ from reactometer.data.leakage import check_leaks
 from reactometer.data.person_norm import FeatureStats, fit_population, fit_step_stats
 from reactometer.data.splits import assign_folds, folded_splits
 from reactometer.errors import ConfigError, DataError
-from reactometer.evaluation.metrics import MIN_CLIPS
+from reactometer.evaluation.metrics import MIN_CLIPS, varying_labels
 from reactometer.inference.checkpoint import sampling_of
 from reactometer.inference.scoring import person_reader
 from reactometer.models.audio_encoders import LogMelEncoder, SpeechEncoder
@@ -28,7 +28,7 @@ from reactometer.models.registry import build_model, load_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 from reactometer.terminal import is_first_process
 from reactometer.training.features import open_training_reader
-from reactometer.training.module import ReactionData, varying_labels
+from reactometer.training.module import ReactionData
 from reactometer.training.optim import on_gpu
 
 MAX_SCALE_CLIPS = 256

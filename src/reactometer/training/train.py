@@ -103,7 +103,7 @@ def train(
             statistics = {"data": description, "metrics": best, "training_stats": setup.training_stats}
             write_checkpoint(folder, network, labels, config, **statistics)
             prove(folder, network, setup.prepared)
-            _calibrate(folder, setup.prepared, progress)
+            _calibrate(folder, setup.prepared, intervals=not config.data.nested, progress=progress)
     return out / MODEL_DIR
 
 
@@ -134,14 +134,16 @@ def _comparable_settings(config: Config) -> dict[str, object]:
     return config.model_dump(mode="json", exclude={"prepare": True, "data": {"cache"}, "training": {"out"}})
 
 
-def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
-    """Fit the screening, and intervals on val if it has enough clips.
+def _calibrate(folder: Path, prepared: PreparedSet, *, intervals: bool, progress: bool) -> None:
+    """Fit the screening and, if wanted, intervals on val if it has enough clips.
 
     Val selected the epoch, too, so the intervals are a little narrow.
     """
     loaded = load_model(folder)
     screening = fit_screening(loaded, prepared)
     save_screening(folder, screening)
+    if not intervals:
+        return
     try:
         fitted = fit_uncertainty(replace(loaded, screening=screening), prepared, progress=progress)
         save_uncertainty(folder, fitted)
