@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from reactometer.config import ModelConfig
 from reactometer.data.inputs import Item
@@ -320,17 +319,3 @@ def test_masked_moments_equal_numpy() -> None:
     np.testing.assert_allclose(spread[0].numpy(), np.sqrt(remaining.var(0) + 1e-6), atol=1e-5)
     assert not mean[1].any()
     assert torch.equal(mean[2], sequence[2, 1])
-
-
-def test_the_gru_sees_what_a_packed_one_sees() -> None:
-    torch.manual_seed(0)
-    head = GruHead(6, ModelConfig(hidden=5)).eval()
-    mask = torch.tensor([[1, 0, 1, 1, 0, 1, 1], [0, 0, 0, 0, 1, 0, 0], [1] * 7, [0] * 7]).bool()
-    steps = torch.randn(4, 7, 5)
-    stream = move_valid_first(Stream(steps, mask, torch.zeros(4, 7)))
-    packed = pack_padded_sequence(
-        stream.values, stream.mask.sum(1).clamp(min=1), batch_first=True, enforce_sorted=False
-    )
-    expected, _ = pad_packed_sequence(head.gru(packed)[0], batch_first=True, total_length=7)
-    got = head.encode_steps(stream.values, stream.mask)
-    torch.testing.assert_close(got[stream.mask], expected[stream.mask])

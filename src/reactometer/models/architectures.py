@@ -82,8 +82,8 @@ def get_modalities(config: ModelConfig) -> tuple[str, ...]:
     return ("face", "voice") if config.modalities == "both" else (config.modalities,)
 
 
-def length_cues(config: Config) -> tuple[str, ...]:
-    """Return, in words, how the configured model can read a clip's length instead of the reaction.
+def reads_length(config: Config) -> bool:
+    """Return whether the configured model can read a clip's length instead of the reaction.
 
     Measured on features of noise: docs/results.md.
 
@@ -92,14 +92,7 @@ def length_cues(config: Config) -> tuple[str, ...]:
     """
     model, head = config.model, get_architecture(config.model).head
     is_convolution = model.voice_encoder == "convolution" and "voice" in get_modalities(model)
-    cues = []
-    if model.times == "seconds" and (
-        head in ("gru", "transformer") or is_convolution or (head == "cross-modal" and model.layers)
-    ):
-        cues.append('model.times = "seconds" is in its input; set model.times=none')
-    if head == "gru":
-        shortest_s = model.n_frames / config.prepare.rate_hz
-        cues.append(
-            f"a GRU counts frames; a clip under {shortest_s:.1f} s has fewer than {model.n_frames} of them"
-        )
-    return tuple(cues)
+    uses_times = (
+        head in ("gru", "transformer") or is_convolution or (head == "cross-modal" and model.layers > 0)
+    )
+    return model.times == "seconds" and uses_times

@@ -220,6 +220,7 @@ class GruHead(nn.Module):
     def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.hidden
+        self.n_steps = config.n_frames
         self.project = build_projection(feature_size, config)
         self.time = TimeEmbedding(hidden)
         self.gru = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
@@ -228,61 +229,11 @@ class GruHead(nn.Module):
 
     def forward(self, face: Stream, voice: None = None) -> Tensor:
         """Return (B, 2 * hidden)."""
-        stream = move_valid_first(face)
+        stream = spread_steps(face, self.n_steps)
         steps = self.project(stream.values) + self.time(stream.times_s)  # (B, T, hidden)
-        states = self.encode_steps(steps, stream.mask)  # (B, T, 2 * hidden)
-        scores = self.attention(states).squeeze(2).masked_fill(~stream.mask, -torch.inf)  # (B, T)
-        scores = torch.where(stream.mask.any(1, keepdim=True), scores, torch.zeros_like(scores))
-        pooled: Tensor = (scores.softmax(1).unsqueeze(2) * states).sum(1)
+        states, _ = self.gru(steps)  # (B, T, 2 * hidden)
+        pooled: Tensor = (self.attention(states).softmax(1) * states).sum(1)
         return pooled
-
-    def encode_steps(self, steps: Tensor, mask: Tensor) -> Tensor:
-        """Return the states of both directions (B, T, 2 * hidden), valid inside the mask.
-
-        The steps in the mask are reversed explicitly, because a packed sequence cannot be exported.
-        """
-        positions = torch.arange(steps.shape[1], device=steps.device)  # (T,)
-        last = mask.sum(1, keepdim=True) - 1  # (B, 1)
-        reverse = (
-            torch.where(mask, last - positions, positions).unsqueeze(2).expand_as(steps)
-        )  # (B, T, hidden)
-        backward = self._run_direction(steps.gather(1, reverse), "_reverse").gather(1, reverse)
-        return torch.cat((self._run_direction(steps, ""), backward), dim=2)
-
-    def _run_direction(self, steps: Tensor, suffix: str) -> Tensor:
-        """Return the states (B, T, hidden) of one direction of the GRU."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weights = [getattr(self.gru, f"{name}_l0{suffix}") for name in names]
-        if torch.onnx.is_in_onnx_export():
-            return _onnx_gru(steps, *weights)
-        start = steps.new_zeros((1, steps.shape[0], self.gru.hidden_size))
-        states, _ = torch.gru(steps, start, weights, True, 1, 0.0, False, False, True)
-        return states
-
-
-def _onnx_gru(steps: Tensor, *weights: Tensor) -> Tensor:
-    """Insert ONNX's GRU (https://onnx.ai/onnx/operators/onnx__GRU.html); PyTorch exports its GRU with a fixed
-    length.
-
-    Args:
-        steps: (B, T, hidden).
-        weights: weights of the input and the state, (3 * hidden, hidden) each, and their biases, (3 *
-            hidden,) each. PyTorch orders the gates reset, update, new; ONNX orders them update, reset, new.
-
-    Returns:
-        (B, T, hidden).
-    """
-    size, (n_clips, n_steps, _) = weights[1].shape[1], steps.shape
-    ordered = [torch.cat((gates[size : 2 * size], gates[:size], gates[2 * size :])) for gates in weights]
-    states = torch.onnx.ops.symbolic(
-        "GRU",
-        (steps.transpose(0, 1), ordered[0][None], ordered[1][None], torch.cat(ordered[2:])[None]),
-        {"hidden_size": size, "linear_before_reset": 1},
-        dtype=steps.dtype,
-        shape=(n_steps, 1, n_clips, size),
-        version=20,
-    )  # (T, 1, B, hidden)
-    return states.squeeze(1).transpose(0, 1)
 
 
 class TransformerHead(nn.Module):
@@ -329,7 +280,7 @@ def move_valid_first(stream: Stream) -> Stream:
 def spread_steps(stream: Stream, count: int) -> Stream:
     """Take ``count`` steps of the mask, evenly spread; some repeatedly if there are fewer.
 
-    Attention can count its steps, so a varying number would reveal the length of the clip.
+    A GRU and attention can count their steps, so a varying number would reveal the length of the clip.
     """
     valid, n_steps = move_valid_first(stream), stream.mask.sum(1, keepdim=True)  # (B, 1)
     positions = 2 * torch.arange(count, device=stream.mask.device) + 1  # (count,)
