@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,8 +35,9 @@ from reactometer.inference.checkpoint import (
     load_model,
     write_description,
 )
+from reactometer.inference.conformal import UNCERTAINTY_FILE
 from reactometer.inference.runtime import FACE_INPUTS, HEAD_GRAPH, VOICE_INPUTS, Networks
-from reactometer.inference.screening import hide
+from reactometer.inference.screening import SCREENING_FILE, hide
 from reactometer.io import atomic_folder, format_json, parse_json_object, sha256_of
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.batches import Batch, collate
@@ -118,8 +120,7 @@ def write_checkpoint(
 def export_weights(model: Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> Path:
     """Write a copy of a checkpoint without graphs, with the graphs of its weights; return its folder.
 
-    ``data`` has the model's labels; its val clips prove that the graphs predict as PyTorch does. Intervals
-    and the checks of faces and voices are not copied.
+    ``data`` has the model's labels; its val clips prove that the graphs predict as PyTorch does.
 
     Raises:
         ModelError: the weights are missing or damaged, the graphs differ from PyTorch, or the model
@@ -137,6 +138,9 @@ def export_weights(model: Path | str, data: Path | str, out: Path | str, *, prog
             folder, network, about["labels"], config, data=about["data"], metrics=about["metrics"]
         )
         prove(folder, network, open_for_model(load_model(folder, "cpu"), data, progress=progress))
+        for name in (UNCERTAINTY_FILE, SCREENING_FILE):
+            if (source / name).is_file():
+                shutil.copy(source / name, folder)
     return Path(out)
 
 
