@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +130,11 @@ def test_a_second_run_redoes_only_what_changed(few: Path, tmp_path: Path) -> Non
     assert _is_unchanged(_prepare(few, tmp_path / "out"), before) == [False, True, False, True, True]
     other = PrepareConfig(detector="haar", rate_hz=4.0, size_px=48)
     assert not any(_is_unchanged(_prepare(few, tmp_path / "out", settings=other), before))
+
+
+def test_a_wrong_path_is_reported_before_the_detector_is_looked_for(no_yunet: None, tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="error"), pytest.raises(DataError, match="no such file"):
+        prepare(tmp_path / "nowhere", tmp_path / "out", progress=False)
 
 
 def test_bad_clips_are_reported_and_the_others_are_prepared(few: Path, tmp_path: Path) -> None:

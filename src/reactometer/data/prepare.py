@@ -116,8 +116,8 @@ def prepare(
     data = Path(data)
     if (data / INDEX_FILE).is_file():
         return open_prepared(data)
-    settings = resolve_detector(settings or PrepareConfig())
     manifest = read_dataset(data, labels, votes=votes)
+    settings = resolve_detector(settings or PrepareConfig())  # may download; bad tables are reported first
     folder = Path(out) if out else default_folder(data)
     claim_folder(folder)
     clips = with_splits(manifest.clips)
