@@ -243,4 +243,8 @@ def _explain(error: pydantic.ValidationError, origin: str) -> ConfigError:
         if len(names) > 1:
             fields = fields[names[0]].annotation.model_fields
         return ConfigError(f"{origin}: unknown key '{key}'", fix=suggestion(names[-1], fields))
-    return ConfigError(f"{origin}: invalid value for {key}", got=repr(first["input"]), expected=first["msg"])
+    return ConfigError(
+        f"{origin}: invalid value for {key}",
+        got=repr(first["input"]),
+        expected=first["msg"].removeprefix("Input should be "),
+    )

@@ -132,6 +132,8 @@ def write_error(path: Path | str, error: Exception) -> OutputError:
     """Return the error that names a file or folder which could not be written."""
     number = find_errno(error)
     fix = "Free some space there and run it again" if number in DISK_FULL_ERRNOS else "Check its permissions"
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        fix = "Move the file that is in place of a folder"
     reason = os.strerror(number) if number else error
     return OutputError(f"{path}: cannot be written: {reason}", fix=f"{fix}, or name another path")
 

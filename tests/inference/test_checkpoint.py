@@ -293,6 +293,7 @@ def test_an_invalid_description_is_refused(small: Path, text: str) -> None:
 def test_a_folder_without_a_checkpoint_is_refused(small: Path, tmp_path: Path) -> None:
     assert "no such checkpoint" in _refusal(str(tmp_path / "nowhere"))
     assert "not a checkpoint: no model.json" in _refusal(tmp_path)
+    assert f"it is a file. hint: Use {small}" in _refusal(small / "model.json")
     small.rename(tmp_path / "model")
     assert f"Use {tmp_path / 'model'}" in _refusal(tmp_path)
 

@@ -79,16 +79,18 @@ def calibrate(
             "the starter model is part of an installed package",
             fix="Name a folder for a calibrated copy: --out",
         )
-    loaded = load_model(folder, device)
-    prepared = open_for_model(loaded, data, progress=progress)
-    if choose_split(prepared, split) != OUT_OF_FOLD:
-        check_held_out(loaded, prepared.split(split))
-    is_screened = any(member.screening for member in loaded.members) or not prepared.split("train")
-    if not is_screened:
-        loaded = replace(loaded, screening=fit_screening(loaded, prepared))
-    fitted = fit_uncertainty(loaded, prepared, split, coverage, recalibrate, progress=progress)
-    fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
+    if not 0.5 <= coverage < 1.0:
+        raise ConfigError("coverage is out of range", got=coverage, expected="0.5 or more, and less than 1")
     with nullcontext(folder) if out is None else atomic_folder(Path(out)) as target:
+        loaded = load_model(folder, device)
+        prepared = open_for_model(loaded, data, progress=progress)
+        if choose_split(prepared, split) != OUT_OF_FOLD:
+            check_held_out(loaded, prepared.split(split))
+        is_screened = any(member.screening for member in loaded.members) or not prepared.split("train")
+        if not is_screened:
+            loaded = replace(loaded, screening=fit_screening(loaded, prepared))
+        fitted = fit_uncertainty(loaded, prepared, split, coverage, recalibrate, progress=progress)
+        fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
         if out is not None:
             shutil.copytree(folder, target, dirs_exist_ok=True)
         if loaded.screening and not is_screened:
@@ -116,11 +118,8 @@ def fit_uncertainty(
     The arguments are those of :func:`calibrate`; coverage is in [0.5, 1).
 
     Raises:
-        ConfigError: coverage is out of range.
         DataError: too few clips with labels.
     """
-    if not 0.5 <= coverage < 1.0:
-        raise ConfigError("coverage is out of range", got=coverage, expected="0.5 or more, and less than 1")
     raw = replace(loaded, uncertainty=None)
     previous = loaded.uncertainty
     rows, unmasked, scores_by_modalities = _score_by_modalities(raw, prepared, split, progress)

@@ -283,12 +283,14 @@ def read_description(folder: Path) -> _Description | _EnsembleDescription:
     Raises:
         ModelError: the folder is not a checkpoint, it is damaged, or it has another format.
     """
-    file, inside = folder / DESCRIPTION_FILE, folder / "model"
+    file = folder / DESCRIPTION_FILE
     if not file.is_file():
         fix = "Use the folder that 'reactometer train' printed"
-        if (inside / DESCRIPTION_FILE).is_file():
-            fix = f"Use {inside}"
-        problem = f"not a checkpoint: no {DESCRIPTION_FILE}" if folder.is_dir() else "no such checkpoint"
+        for near in (folder / "model", folder.parent):  # the run's folder, or a file of the checkpoint
+            if (near / DESCRIPTION_FILE).is_file():
+                fix = f"Use {near}"
+        reason = f"no {DESCRIPTION_FILE}" if folder.is_dir() else "it is a file"
+        problem = f"not a checkpoint: {reason}" if folder.exists() else "no such checkpoint"
         raise ModelError(f"{folder}: {problem}", fix=fix)
     with wrap_decode_errors(file, ModelError, COPY_AGAIN):
         if (n_bytes := file.stat().st_size) > MAX_DESCRIPTION_BYTES:
