@@ -224,6 +224,21 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "invalid value for prepare.rate_hz (got -1.0"),
         (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot be written (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
+        (["calibrate", "nowhere", "--model", "starter", "--out", "a.mp4"], "error: a.mp4: exists already"),
+        (
+            ["calibrate", "nowhere", "--model", "starter", "--out", "x", "--coverage", "2"],
+            "error: coverage is out of range (got 2.0",
+        ),
+        (["crossval", "your-own", "data.path=nowhere", "model.name=resnet5"], "error: no model 'resnet5'"),
+        (
+            ["crossval", "your-own", "data.path=nowhere", "--out", "."],
+            "error: .: contains files of no cross-validation",
+        ),
+        (
+            ["crossval", "your-own", "data.path=nowhere", "--out", "a.mp4"],
+            "error: a.mp4: cannot be written: File exists. hint: Move the file that is in place of a folder",
+        ),
+        (["evaluate", "nowhere", "--model", "a.mp4"], "error: a.mp4: not a checkpoint: it is a file"),
         (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such checkpoint"),
         (
             ["explain", "a.mp4", "--span", "10"],

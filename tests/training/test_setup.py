@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ClipPart, MediaReader, split_parts
 from reactometer.data.person_norm import PersonReader
 from reactometer.data.prepare import open_data
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import LogMelEncoder
@@ -83,6 +84,15 @@ def test_frozen_features_are_computed_once(
                 progress=False,
             )
     assert {file: file.stat().st_mtime_ns for file in files} == files
+
+
+def test_a_split_of_unreadable_clips_names_the_first_reason(
+    small_config: Config, prepared: PreparedSet
+) -> None:
+    problem = "cannot read a.mp4"
+    rows = tuple(replace(row, file=None, clip=replace(row.clip, problem=problem)) for row in prepared.rows)
+    with pytest.raises(DataError, match=rf"24 clips.*24 are unreadable.*the first: {problem}"):
+        _set_up(_config(small_config), replace(prepared, rows=rows))
 
 
 @pytest.mark.parametrize(

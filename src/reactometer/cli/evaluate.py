@@ -44,7 +44,6 @@ def evaluate(
 
     loaded = load_model(model, device)
     render.print_device(loaded)
-    columns = split_names(groups)
     evaluation = run(
         loaded,
         data,
@@ -52,7 +51,7 @@ def evaluate(
         without=without,
         by=by,
         n_resamples=resamples,
-        groups=columns,
+        groups=split_names(groups),
         in_sample=in_sample,
         out=out,
     )
@@ -99,14 +98,13 @@ def report(
     from reactometer.inference.checkpoint import load_model
     from reactometer.io import write_atomic
 
-    columns = split_names(groups)
     page = run(
         model,
         data,
         out,
         split=split,
         by=by,
-        groups=columns,
+        groups=split_names(groups),
         in_sample=in_sample,
         degradation=degradation,
         device=device,

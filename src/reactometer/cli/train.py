@@ -75,10 +75,14 @@ def crossval(
     from reactometer.inference.conformal import load_uncertainty
     from reactometer.training.crossval import crossval as run
 
-    columns = split_names(groups)
-    overrides = overrides or []
     evaluation = run(
-        config, out, overrides, folds=folds, leave_one_person_out=leave_one_person_out, by=by, groups=columns
+        config,
+        out,
+        overrides or (),
+        folds=folds,
+        leave_one_person_out=leave_one_person_out,
+        by=by,
+        groups=split_names(groups),
     )
     render_evaluation.print_evaluation(evaluation)
     results.print(f"ensemble of all folds: {out / 'model'}")

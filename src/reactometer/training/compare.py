@@ -17,9 +17,8 @@ from reactometer.evaluation.evaluate import evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.io import Paths, as_path_list, write_atomic
-from reactometer.models.architectures import get_modalities
 from reactometer.terminal import format_score
-from reactometer.training.train import train_once
+from reactometer.training.train import check_config, train_once
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def compare(
             "two configurations have the same name", got=", ".join(Path(path).stem for path in configs)
         )
     for config in configurations.values():
-        get_modalities(config.model)
+        check_config(config)
     rows: list[ComparisonRow] = []
     for name, config in configurations.items():
         runs = [out / "runs" / f"{name}-seed{seed}" for seed in range(seeds)]

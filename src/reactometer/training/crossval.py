@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate
 from reactometer.evaluation.metrics import MIN_CLIPS, mean_over_varying, measure, varying_labels
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import UNCERTAINTY_FILE
-from reactometer.io import format_json, write_atomic
+from reactometer.io import format_json, make_folder, write_atomic
 from reactometer.terminal import messages, progress_bar
-from reactometer.training.train import MODEL_DIR, train_once
+from reactometer.training.train import MODEL_DIR, check_config, train_once
 
 
 def crossval(
@@ -54,11 +55,13 @@ def crossval(
     Raises:
         ConfigError: too few folds, people or clips.
         DataError: the dataset cannot be used; a fold is too small to choose an epoch on.
-        OutputError: ``out`` contains runs of another configuration or other clips.
+        OutputError: ``out`` contains runs of another configuration or other clips, or other files only.
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
+    check_config(config)
     out, members = Path(out), []
+    _claim_folder(out)
     prepared = open_data(config.data, config.prepare, progress=progress)
     clips = [row.clip for row in prepared.rows if row.clip.labels]
     if leave_one_person_out:
@@ -108,6 +111,13 @@ def crossval(
     evaluation = replace(evaluation, pearson_by_fold=_score_folds(evaluation, prepared, folds))
     write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
     return evaluation
+
+
+def _claim_folder(out: Path) -> None:
+    """Create the folder of a cross-validation; raise OutputError if it contains files of none."""
+    names = [entry.name for entry in make_folder(out).iterdir()]
+    if names and not any(re.fullmatch(r"fold\d+of\d+", name) for name in names):
+        raise OutputError(f"{out}: contains files of no cross-validation", fix="Choose a new folder: --out")
 
 
 def _score_folds(evaluation: Evaluation, prepared: PreparedSet, folds: int) -> tuple[float, ...]:

@@ -104,13 +104,19 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
 
 def _check_splits(prepared: PreparedSet) -> None:
     for split in ("train", "val"):
-        usable = [row for row in prepared.split(split) if row.clip.labels and row.file]
-        if len(usable) < MIN_CLIPS:
+        rows = [row for row in prepared.split(split) if row.clip.labels]
+        unreadable = [row for row in rows if not row.file]
+        if len(rows) - len(unreadable) < MIN_CLIPS:
+            fix = f"Assign more clips to split '{split}', or cross-validate: reactometer crossval CONFIG"
+            if prepared.is_folded:
+                fix = "Use fewer folds, or add clips"
+            if unreadable:
+                fix = f"Replace the unreadable files; the first: {unreadable[0].clip.problem}"
             raise DataError(
                 f"{prepared.folder}: split '{split}' is too small to train with",
-                got=f"{len(usable)} readable clips with labels",
-                expected=f"at least {MIN_CLIPS}",
-                fix=f"Assign more clips to split '{split}', or cross-validate: reactometer crossval CONFIG",
+                got=f"{len(rows)} clips with labels, of which {len(unreadable)} are unreadable",
+                expected=f"at least {MIN_CLIPS} readable ones",
+                fix=fix,
             )
     varied = varying_labels(np.array([row.clip.labels for row in prepared.split("val") if row.clip.labels]))
     constant = [label for label, varies in zip(prepared.labels, varied, strict=True) if not varies]

@@ -65,10 +65,7 @@ def train(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    get_modalities(config.model)  # raises for an unknown name before any work
-    if config.model.encoder == STARTER.name:
-        find_checkpoint(STARTER)  # raises if it is not installed
-    check_devices(config.training)
+    check_config(config)
     progress = progress and is_first_process()
     out = prepare_run_dir(
         config.training.out or Path("runs/run"), MODEL_DIR, resume=resume, overwrite=overwrite
@@ -105,6 +102,14 @@ def train(
             prove(folder, network, setup.prepared)
             _calibrate(folder, setup.prepared, intervals=not config.data.nested, progress=progress)
     return out / MODEL_DIR
+
+
+def check_config(config: Config) -> None:
+    """Raise ConfigError or WeightsError, before any work, for what no dataset is needed to find wrong."""
+    get_modalities(config.model)
+    if config.model.encoder == STARTER.name:
+        find_checkpoint(STARTER)
+    check_devices(config.training)
 
 
 def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
