@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -128,3 +129,37 @@ def test_its_configurations_are_valid(name: str, monkeypatch: pytest.MonkeyPatch
         tomllib.loads((RECIPE / f"{name}.toml").read_text(encoding="utf-8"))
     )
     assert config.training.accumulate == 1
+
+
+@pytest.fixture
+def compose(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The recipe's module that composes clips."""
+    monkeypatch.syspath_prepend(str(RECIPE))
+    import compose
+
+    return compose
+
+
+def test_voices_are_chosen_by_emotion_and_strength(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = [("fearful", 1), ("fearful", 2), ("neutral", 1), ("happy", 2)]
+    table = pd.DataFrame(takes, columns=["emotion", "level"]).assign(actor=7, audio=[b"0", b"1", b"2", b"3"])
+    monkeypatch.setattr(compose, "decode_sound", lambda audio: audio)  # which take it is
+    voices, rng = compose.Voices(table, ()), np.random.default_rng(0)
+    chosen = [voices.choose(rng, "Fear", strength) for strength in (0.5, 0.9, 0.2)]
+    assert chosen == [("ravdess-07", b"0"), ("ravdess-07", b"1"), ("ravdess-07", b"2")]
+
+
+def test_a_changed_voice_keeps_its_length_and_its_speech(compose: Any) -> None:
+    times_s = np.arange(16_000) / 16_000
+    voice = 0.2 * np.sin(2 * np.pi * 440 * times_s) * (times_s > 0.5)
+    for seed in range(12):  # rooms, noise, telephone, Opus and AAC
+        changed = compose.change_sound(np.random.default_rng(seed), voice)
+        assert changed.shape == voice.shape
+        assert changed[8000:].std() > 2 * changed[:7000].std()
+
+
+def test_planned_strengths_are_those_of_one_or_two_emotions(compose: Any) -> None:
+    plans = np.array([compose.plan(np.random.default_rng(seed)) for seed in range(200)])
+    assert plans.min() == 0
+    assert plans.max() <= 1
+    assert set((plans > 0).sum(axis=1)) == {0, 1, 2}

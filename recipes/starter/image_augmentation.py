@@ -1,4 +1,4 @@
-"""Augmentation of single face images: larger geometric and colour changes, random erasing, mixup."""
+"""Augmentation of single face images: larger geometric and colour changes, random erasing, covers, mixup."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ MAX_CHANGES = {"zoom": 0.2, "shift": 0.1, "rotation_rad": 0.2, "light": 0.1, "co
 
 ERASED_SHARE = (0.15, 0.5)
 """Sides of an erased rectangle, as shares of the image's sides."""
+
+
+COVER_AT = ((0.5, 0.76), (0.27, 0.54), (0.73, 0.54))
+"""Mouth and eyes, as shares of the image's sides (x, y): where hands, masks, glasses and microphones are."""
+
+COVER_RADII = (0.15, 0.4)
+"""Half axes of a cover, as shares of the side."""
 
 
 def change(images: Tensor, strength: float) -> Tensor:
@@ -43,6 +50,37 @@ def erase(images: Tensor, chance: float) -> Tensor:
         inside.append((position >= start) & (position < start + length))  # (B, side)
     rectangle = erased & inside[0].unsqueeze(2) & inside[1].unsqueeze(1)  # (B, H, W)
     return images.masked_fill(rectangle.unsqueeze(1).to(images.device), 128)
+
+
+def cover(images: Tensor, chance: float) -> Tensor:
+    """Cover the mouth, an eye or another part of some images by a tilted ellipse.
+
+    Its tone is mostly near the image's mean, as that of a hand, and is shaded from one side to the other.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        chance: probability that an image is covered.
+
+    Returns:
+        The same shape and dtype.
+    """
+    n, _, height, width = images.shape
+    elsewhere = 0.15 + 0.7 * torch.rand(n, 2)
+    places = torch.tensor(COVER_AT)[torch.randint(len(COVER_AT), (n,))] + 0.2 * torch.rand(n, 2) - 0.1
+    centre = torch.where(torch.rand(n, 1) < 0.7, places, elsewhere)  # (B, 2)
+    low, high = COVER_RADII
+    radii = low + (high - low) * torch.rand(n, 2)
+    angle = torch.pi * torch.rand(n, 1, 1)
+    x = (torch.arange(width) + 0.5).view(1, 1, -1) / width - centre[:, :1, None]
+    y = (torch.arange(height) + 0.5).view(1, -1, 1) / height - centre[:, 1:, None]
+    across = (x * angle.cos() + y * angle.sin()) / radii[:, :1, None]  # (B, H, W)
+    along = (y * angle.cos() - x * angle.sin()) / radii[:, 1:, None]
+    covered = (across**2 + along**2 < 1) & (torch.rand(n, 1, 1) < chance)
+    tone = images.float().mean((1, 2, 3)) * (0.6 + 0.8 * torch.rand(n))
+    tone = torch.where(torch.rand(n) < 0.7, tone, 255 * torch.rand(n)).view(n, 1, 1)
+    shaded = tone * (1 + 0.5 * (torch.rand(n, 1, 1) - 0.5) * across) + 8 * torch.randn(n, height, width)
+    shaded = shaded.clamp(0, 255).to(torch.uint8)
+    return torch.where(covered.unsqueeze(1), shaded.unsqueeze(1), images)
 
 
 def mix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

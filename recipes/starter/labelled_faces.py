@@ -50,7 +50,7 @@ class FaceDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return an image, (3, size_px, size_px) uint8 RGB, and its class."""
-        image = _decode(self.split.images[index])
+        image = decode_image(self.split.images[index])
         if image.shape[:2] != (self.size_px, self.size_px):
             way = cv2.INTER_AREA if min(image.shape[:2]) > self.size_px else cv2.INTER_LINEAR
             image = cv2.resize(image, (self.size_px, self.size_px), interpolation=way)
@@ -91,7 +91,7 @@ def read_faces(folder: Path) -> LabelledFaces:
         splits[split] = FaceSplit(
             table["image"].tolist(), table["label"].map(labels.index).to_numpy(np.int64)
         )
-    grey = all(_tint(_decode(image)) <= MAX_TINT for split in splits.values() for image in split.images)
+    grey = all(_tint(decode_image(image)) <= MAX_TINT for split in splits.values() for image in split.images)
     return LabelledFaces(labels, splits, grey)
 
 
@@ -105,7 +105,7 @@ def _read_split(folder: Path, split: str) -> pd.DataFrame | None:
     return pd.DataFrame({"image": files, "label": [file.parent.name for file in files]}) if files else None
 
 
-def _decode(image: bytes | Path) -> np.ndarray:
+def decode_image(image: bytes | Path) -> np.ndarray:
     """Decode an image to (H, W, 3) uint8 BGR."""
     encoded = image.read_bytes() if isinstance(image, Path) else image
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None

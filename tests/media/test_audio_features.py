@@ -15,6 +15,7 @@ from reactometer.media.audio import read_waveform
 from reactometer.media.audio_features import (
     CONTOUR_RATE_HZ,
     FLOOR,
+    LAGS,
     MAX_HZ,
     MEL_BANDS,
     MIN_HZ,
@@ -27,7 +28,8 @@ from reactometer.media.audio_features import (
 )
 from reactometer.types import FloatArray
 
-PITCH, PITCH_CHANGE, VOICING = 2 * N_CEPSTRA, 2 * N_CEPSTRA + 1, 2 * N_CEPSTRA + 2
+N_VALUES = N_CEPSTRA + 1
+PITCH, PITCH_CHANGE, VOICING = N_CEPSTRA, 2 * N_VALUES - 1, 4 * N_VALUES
 
 
 def _voice(pitch_hz: float, seconds: float = 1.0, loudness: float = 0.1) -> FloatArray:
@@ -66,13 +68,23 @@ def test_half_a_second_of_speech_in_15_s_is_detected() -> None:
     assert speaks.nonzero()[0].max() < 30
 
 
-def test_loudness_changes_only_the_first_coefficient() -> None:
+def test_loudness_changes_only_the_first_coefficient_and_the_bands() -> None:
     quiet, loud = (voice_contours(_voice(150.0, loudness=level))[0][3:-3] for level in (0.1, 0.2))
     louder = (loud - quiet).mean(axis=0)
-    assert louder[0] == pytest.approx(
-        8 * np.log(4), rel=0.02
-    )  # 64 bands, each ln 4 up, orthonormal transform
-    assert np.abs(louder[1:]).max() < 0.5
+    first, others, bands = louder[0], louder[1:-MEL_BANDS], louder[-MEL_BANDS:]
+    assert first == pytest.approx(8 * np.log(4), rel=0.02)  # 64 bands, each ln 4 up, orthonormal transform
+    assert np.abs(others).max() < 0.5
+    np.testing.assert_allclose(bands, np.log(4), atol=0.2)
+
+
+def test_changes_are_measured_over_each_lag() -> None:
+    values, _ = voice_contours(_voice(150.0))
+    for number, lag in enumerate(LAGS, start=1):
+        expected = np.abs(values[lag:, :N_VALUES] - values[:-lag, :N_VALUES])
+        np.testing.assert_allclose(
+            values[:-lag, number * N_VALUES : (number + 1) * N_VALUES], expected, atol=1e-4
+        )
+        assert not values[-1, number * N_VALUES : (number + 1) * N_VALUES].any()
 
 
 @pytest.mark.parametrize(("samples", "steps"), [(0, 0), (1, 1), (320, 1), (321, 2), (16_000, 50)])

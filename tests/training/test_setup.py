@@ -23,7 +23,7 @@ from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import LogMelEncoder
-from reactometer.models.heads import PrecomputedFeatures
+from reactometer.models.heads import MIN_MOMENT_STD, CrossModalHead, PrecomputedFeatures
 from reactometer.models.model import ReactionModel
 from reactometer.training import setup
 from reactometer.training.setup import TrainingSetup, build_training
@@ -165,6 +165,24 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(
     assert other.face_scale.std.tolist() == [1.0] * len(other.face_scale.std)
     assert other.voice_scale is not None
     np.testing.assert_allclose(other.voice_scale.mean, setup.model.voice_scale.mean, rtol=1e-5)
+
+
+def test_pooled_fixed_features_have_a_scale_of_their_own(small_config: Config, prepared: PreparedSet) -> None:
+    """The mean and spread over train clips; a stream that is trained along keeps the identity."""
+    setup = _set_up(_config(small_config, frozen=True), prepared)
+    head, scale = setup.model.head, setup.model.face_scale
+    assert isinstance(head, CrossModalHead)
+    assert scale is not None
+    items = [setup.data.train.load_item(row, part, None) for row, part in _train_parts(setup)]
+    steps = [(item.frames[item.face_mask] - scale.mean.numpy()) / scale.std.numpy() for item in items]
+    means = np.array([values.mean(axis=0) for values in steps if len(values)])
+    size = means.shape[1]
+    np.testing.assert_allclose(head.moment_scales["face"].mean[:size], means.mean(axis=0), atol=1e-3)
+    expected = means.std(axis=0).clip(min=MIN_MOMENT_STD)
+    np.testing.assert_allclose(head.moment_scales["face"].std[:size], expected, rtol=1e-2)
+    other = _set_up(_config(small_config), prepared).model.head
+    assert isinstance(other, CrossModalHead)
+    assert not other.moment_scales
 
 
 def _train_parts(setup: TrainingSetup) -> list[tuple[PreparedRow, ClipPart]]:

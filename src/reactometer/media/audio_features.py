@@ -41,7 +41,10 @@ OCTAVE_COST = 0.05
 MIN_AUTOCORRELATION = 0.2
 """Autocorrelation of the window itself below which the correction for its shrinking overlap stops."""
 
-N_CONTOURS = 2 * N_CEPSTRA + 3
+LAGS = (1, 5, 15)
+"""Steps over which the changes of MFCCs and pitch are measured: 20, 100 and 300 ms."""
+
+N_CONTOURS = (1 + len(LAGS)) * (N_CEPSTRA + 1) + 1 + MEL_BANDS
 
 
 @lru_cache(maxsize=1)
@@ -94,16 +97,17 @@ def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     """Compute low-level descriptors of speech.
 
     A selection from eGeMAPS (Eyben et al., IEEE Trans. Affective Computing 7, 2016): mel-frequency cepstral
-    coefficients (Davis & Mermelstein 1980), the size of their change to the next step, and pitch from
-    normalised autocorrelation (as Boersma 1993, without his path search).
+    coefficients (Davis & Mermelstein 1980), pitch from normalised autocorrelation (as Boersma 1993, without
+    his path search), the size of their changes over several lags, and the spectrum itself.
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 kHz.
 
     Returns:
-        (N, 43) float32, N = ceil(S / 320): 20 MFCCs of natural log power; sizes of their changes; logarithm
-        of the pitch in Hz (the median of the voiced steps in unvoiced ones), size of its change, strength of
-        voicing in [0, 1]. And (N,) bool, True for speech.
+        (N, 149) float32, N = ceil(S / 320): 20 MFCCs of natural log power and the logarithm of the pitch in
+        Hz (the median of the voiced steps in unvoiced ones); sizes of their changes over each of
+        :data:`LAGS`; strength of voicing in [0, 1]; natural log power in 64 mel bands. And (N,) bool, True
+        for speech.
     """
     hop = SOUND_RATE_HZ // CONTOUR_RATE_HZ
     n_steps = -(-len(waveform) // hop)
@@ -118,13 +122,15 @@ def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     pitch, voicing = _pitch(waveform, n_steps, hop)  # (N,) each
     voiced = is_speech & (voicing >= MIN_VOICING)
     pitch = np.where(voiced, pitch, np.median(pitch[voiced]) if voiced.any() else np.log(MIN_PITCH_HZ))
-    columns = [cepstra, _change(cepstra), pitch[:, None], _change(pitch[:, None]), voicing[:, None]]
+    values = np.column_stack([cepstra, pitch])  # (N, 21)
+    columns = [values, *(_change(values, lag) for lag in LAGS), voicing[:, None], mel]
     return np.hstack(columns).astype(np.float32), is_speech
 
 
-def _change(values: np.ndarray) -> np.ndarray:
-    """Return the absolute difference to the next step, (N, D); 0 at the last."""
-    return np.abs(np.diff(values, axis=0, append=values[-1:]))
+def _change(values: np.ndarray, lag: int) -> np.ndarray:
+    """Return the absolute difference (N, D) to the step ``lag`` later, or to the last step."""
+    later = np.minimum(np.arange(len(values)) + lag, len(values) - 1)
+    return np.asarray(np.abs(values[later] - values))
 
 
 def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np.ndarray]:

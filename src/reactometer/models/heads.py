@@ -154,6 +154,30 @@ class FeatureScaler(nn.Module):
         return stream._replace(values=((stream.values - self.mean) / self.std) * stream.mask.unsqueeze(2))
 
 
+class MomentScaler(nn.Module):
+    """Standardisation of pooled features over the train clips; initially the identity.
+
+    A clip's mean varies much less than its steps do, so the steps' scale would leave it small.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def fit(self, moments: Tensor) -> None:
+        """Set the scale to that of (clips, size)."""
+        self.mean.copy_(moments.mean(dim=0))
+        self.std.copy_(moments.std(dim=0, correction=0).clamp(min=MIN_MOMENT_STD))
+
+    def forward(self, moments: Tensor) -> Tensor:
+        """Standardise (B, size)."""
+        return (moments - self.mean) / self.std
+
+
 class TimeEmbedding(nn.Module):
     """Embedding of times; they are zeros unless ``model.times`` is "seconds".
 
@@ -293,6 +317,10 @@ OUTLIER_STDS = 3.0
 """Standardised features are clipped to this many standard deviations."""
 
 
+MIN_MOMENT_STD = 0.05
+"""Minimum standard deviation of a pooled feature over train clips, in standard deviations of its steps."""
+
+
 class CrossModalHead(nn.Module):
     """The sum of a pooled path and a gated transformer, for face and voice (the modalities of arXiv
     2303.10741).
@@ -308,6 +336,7 @@ class CrossModalHead(nn.Module):
         hidden = config.hidden
         self.modality_dropout = config.modality_dropout
         self.n_steps = config.n_frames
+        self.moment_scales = nn.ModuleDict({name: MomentScaler(2 * sizes[name]) for name in scaled})
         self.pooled_projections = nn.ModuleDict(
             {name: _build_pooled_projection(size, name in scaled, config) for name, size in sizes.items()}
         )
@@ -355,6 +384,8 @@ class CrossModalHead(nn.Module):
 
     def _project_pooled(self, name: str, stream: Stream) -> Tensor:
         moments = torch.cat(masked_moments(stream.values, stream.mask), dim=1)  # (B, 2 * D)
+        if name in self.moment_scales:
+            moments = self.moment_scales[name](moments)
         pooled = self.pooled_projections[name](moments)  # (B, hidden)
         return torch.where(stream.mask.any(1, keepdim=True), pooled, self.missing_embeddings[name])
 

@@ -22,7 +22,8 @@ from reactometer.evaluation.metrics import MIN_CLIPS, varying_labels
 from reactometer.inference.checkpoint import sampling_of
 from reactometer.inference.scoring import person_reader
 from reactometer.models.audio_encoders import LogMelEncoder, SpeechEncoder
-from reactometer.models.batches import PartDataset
+from reactometer.models.batches import PartDataset, collate
+from reactometer.models.heads import CrossModalHead, PrecomputedFeatures, masked_moments
 from reactometer.models.model import Pretrained, ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
@@ -33,6 +34,9 @@ from reactometer.training.optim import on_gpu
 
 MAX_SCALE_CLIPS = 256
 """Maximum number of train clips for the mean and standard deviation of the log-mel spectrogram."""
+
+MAX_MOMENT_PARTS = 4000
+"""About the maximum number of parts of train clips for the scale of pooled features."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     load_item = open_training_reader(model, dataset, sampling, device, progress=progress)
     trainable = model.head_only()
     _fit_scalers(trainable, train, load_item)
+    _fit_moment_scales(trainable, train, load_item)
     splits = {"train": PartDataset(train, load_item), "val": PartDataset(dataset.split("val"), load_item)}
     stats: dict[str, FeatureStats] = {}
     if config.model.person_norm:
@@ -164,3 +169,27 @@ def _fit_scalers(network: ReactionModel, train: Sequence[PreparedRow], load_item
     for stream in network.scales.keys() & stats.keys():
         network.scales[stream].mean.copy_(torch.from_numpy(stats[stream].mean))
         network.scales[stream].std.copy_(torch.from_numpy(stats[stream].std))
+
+
+@torch.no_grad()
+def _fit_moment_scales(network: ReactionModel, train: Sequence[PreparedRow], load_item: ItemLoader) -> None:
+    """Set the scales of pooled fixed features to mean and standard deviation over train clips.
+
+    At most :data:`MAX_MOMENT_PARTS` parts of clips are read.
+    """
+    head = network.head
+    encoders = {"face": network.face_encoder, "voice": network.voice_encoder}
+    fixed = [name for name, encoder in encoders.items() if isinstance(encoder, PrecomputedFeatures)]
+    if not isinstance(head, CrossModalHead) or not fixed:
+        return
+    parts = split_parts(train)
+    moments: dict[str, list[torch.Tensor]] = {name: [] for name in fixed}
+    for part in parts[:: len(parts) // MAX_MOMENT_PARTS + 1]:
+        batch = collate([load_item(train[part.index], part, None)], n_labels=0)
+        for name, stream in zip(("face", "voice"), network.streams(batch), strict=True):
+            if name in moments and stream is not None and stream.mask.any():
+                moments[name].append(torch.cat(masked_moments(stream.values, stream.mask), dim=1))
+    for name, rows in moments.items():
+        if len(rows) > 1:
+            scale: Any = head.moment_scales[name]
+            scale.fit(torch.cat(rows))
