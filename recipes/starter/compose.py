@@ -77,7 +77,7 @@ def grade(encoder: FrameEncoder, faces: LabelledFaces) -> dict[str, Array]:
         value: Any = functional.cross_entropy(layer(inputs["train"]), targets)
         value = value + GRADING_L2 * layer.weight.square().sum()
         value.backward()
-        return float(value)
+        return float(value.detach())
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     return {name: layer(features).softmax(1).numpy() for name, features in inputs.items()}
