@@ -177,9 +177,10 @@ def test_pooled_fixed_features_have_a_scale_of_their_own(small_config: Config, p
     steps = [(item.frames[item.face_mask] - scale.mean.numpy()) / scale.std.numpy() for item in items]
     means = np.array([values.mean(axis=0) for values in steps if len(values)])
     size = means.shape[1]
-    np.testing.assert_allclose(head.moment_scales["face"].mean[:size], means.mean(axis=0), atol=1e-3)
+    moments: Any = head.moment_scales["face"]
+    np.testing.assert_allclose(moments.mean[:size], means.mean(axis=0), atol=1e-3)
     expected = means.std(axis=0).clip(min=MIN_MOMENT_STD)
-    np.testing.assert_allclose(head.moment_scales["face"].std[:size], expected, rtol=1e-2)
+    np.testing.assert_allclose(moments.std[:size], expected, rtol=1e-2)
     other = _set_up(_config(small_config), prepared).model.head
     assert isinstance(other, CrossModalHead)
     assert not other.moment_scales
