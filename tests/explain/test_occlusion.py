@@ -299,4 +299,4 @@ def test_a_real_smile_is_explained_by_the_mouth(shared_data: Path) -> None:
     assert (part, change > 0.05) == ("mouth", True)
     assert attribution.prediction.warnings == ("voice not used: no speech",)
     moved = attribution.windows["face"][:, happiness]
-    assert attribution.spans[int(moved.argmin())][0] < 0.5  # before the smile
+    assert attribution.spans[int(moved.argmin())][0] <= 0.5  # before the smile

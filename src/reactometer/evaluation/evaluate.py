@@ -171,7 +171,7 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if out is not None:
         make_folder(Path(out))
-    spec = _mask_modality(loaded, without)
+    spec = mask_modality(loaded, without)
     prepared = open_for_model(loaded, data, progress=progress)
     chosen = choose_split(prepared, split)
     split_of_rows = "all" if chosen == OUT_OF_FOLD else chosen
@@ -304,7 +304,7 @@ def _write_files(evaluation: Evaluation, out: Path) -> None:
     write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
 
 
-def _mask_modality(loaded: LoadedModel, modality: str | None) -> InputSpec:
+def mask_modality(loaded: LoadedModel, modality: str | None) -> InputSpec:
     """Return the model's input settings with one modality masked."""
     if modality is None:
         return loaded.sampling

@@ -187,6 +187,7 @@ def plot_degradation(curves: Curves) -> Figure:
         panel.axhline(0.0, color="0.6", linewidth=0.8)
         panel.set_ylim(top=1.0)
         panel.set_title(corruption, fontsize=10)
+        panel.tick_params(axis="x", labelsize=8)
     figure.supylabel("Pearson", fontsize=10)
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
