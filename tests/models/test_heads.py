@@ -126,9 +126,9 @@ def test_features_are_put_on_a_scale_and_stay_zero_outside_the_mask() -> None:
         "mean": [0.0, 0.0],
         "std": [1.0, 1.0],
     }
-    torch.testing.assert_close(layer(stream).values, stream.values * SEEN.unsqueeze(2))
+    torch.testing.assert_close(layer.scale_stream(stream).values, stream.values * SEEN.unsqueeze(2))
     layer.mean, layer.std = torch.tensor([1.0, -1.0]), torch.tensor([2.0, 0.5])
-    scaled = layer(stream)
+    scaled = layer.scale_stream(stream)
     expected = (stream.values - torch.tensor([1.0, -1.0])) / torch.tensor([2.0, 0.5])
     torch.testing.assert_close(scaled.values[SEEN], expected[SEEN])
     assert not scaled.values[~SEEN].any()

@@ -23,10 +23,10 @@ from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import LogMelEncoder
-from reactometer.models.heads import MIN_MOMENT_STD, CrossModalHead, PrecomputedFeatures
+from reactometer.models.heads import CrossModalHead, PrecomputedFeatures
 from reactometer.models.model import ReactionModel
 from reactometer.training import setup
-from reactometer.training.setup import TrainingSetup, build_training
+from reactometer.training.setup import MIN_MOMENT_STD, TrainingSetup, build_training
 from reactometer.training.train import train
 
 

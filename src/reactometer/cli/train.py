@@ -85,9 +85,10 @@ def crossval(
         groups=split_names(groups),
     )
     render_evaluation.print_evaluation(evaluation)
-    results.print(f"ensemble of all folds: {out / 'model'}")
     if fitted := load_uncertainty(out / "model"):
-        render_evaluation.print_uncertainty(fitted, str(out / "model"))
+        render_evaluation.print_uncertainty(fitted, f"{out / 'model'}, the ensemble of all folds")
+    else:
+        results.print(f"model: {out / 'model'}, the ensemble of all folds, without intervals")
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
 

@@ -149,33 +149,13 @@ class FeatureScaler(nn.Module):
         self.register_buffer("mean", torch.zeros(feature_size))
         self.register_buffer("std", torch.ones(feature_size))
 
-    def forward(self, stream: Stream) -> Stream:
-        """Return the stream with ``(values - mean) / std``, zeros outside the mask."""
-        return stream._replace(values=((stream.values - self.mean) / self.std) * stream.mask.unsqueeze(2))
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise features (..., feature_size)."""
+        return (features - self.mean) / self.std
 
-
-class MomentScaler(nn.Module):
-    """Standardisation of pooled features over the train clips; initially the identity.
-
-    A clip's mean varies much less than its steps do, so the steps' scale would leave it small.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
-
-    def fit(self, moments: Tensor) -> None:
-        """Set the scale to that of (clips, size)."""
-        self.mean.copy_(moments.mean(dim=0))
-        self.std.copy_(moments.std(dim=0, correction=0).clamp(min=MIN_MOMENT_STD))
-
-    def forward(self, moments: Tensor) -> Tensor:
-        """Standardise (B, size)."""
-        return (moments - self.mean) / self.std
+    def scale_stream(self, stream: Stream) -> Stream:
+        """Standardise the values of a stream; zeros outside the mask."""
+        return stream._replace(values=self(stream.values) * stream.mask.unsqueeze(2))
 
 
 class TimeEmbedding(nn.Module):
@@ -317,10 +297,6 @@ OUTLIER_STDS = 3.0
 """Standardised features are clipped to this many standard deviations."""
 
 
-MIN_MOMENT_STD = 0.05
-"""Minimum standard deviation of a pooled feature over train clips, in standard deviations of its steps."""
-
-
 class CrossModalHead(nn.Module):
     """The sum of a pooled path and a gated transformer, for face and voice (the modalities of arXiv
     2303.10741).
@@ -336,7 +312,8 @@ class CrossModalHead(nn.Module):
         hidden = config.hidden
         self.modality_dropout = config.modality_dropout
         self.n_steps = config.n_frames
-        self.moment_scales = nn.ModuleDict({name: MomentScaler(2 * sizes[name]) for name in scaled})
+        # A clip's mean varies much less than its steps, whose scale would leave it small.
+        self.moment_scales = nn.ModuleDict({name: FeatureScaler(2 * sizes[name]) for name in scaled})
         self.pooled_projections = nn.ModuleDict(
             {name: _build_pooled_projection(size, name in scaled, config) for name, size in sizes.items()}
         )

@@ -98,9 +98,9 @@ class ReactionModel(nn.Module):
             )
         face = voice = None
         if self.face_encoder is not None and self.face_scale is not None:
-            face = self.face_scale(encode_face(self.face_encoder, batch))
+            face = self.face_scale.scale_stream(encode_face(self.face_encoder, batch))
         if self.voice_encoder is not None and self.voice_scale is not None:
-            voice = self.voice_scale(encode_voice(self.voice_encoder, batch))
+            voice = self.voice_scale.scale_stream(encode_voice(self.voice_encoder, batch))
             if isinstance(self.voice_encoder, LogMelEncoder | StepConvolution):
                 voice = self.voice_encoder(voice)
         return face, voice

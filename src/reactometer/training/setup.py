@@ -35,6 +35,9 @@ from reactometer.training.optim import on_gpu
 MAX_SCALE_CLIPS = 256
 """Maximum number of train clips for the mean and standard deviation of the log-mel spectrogram."""
 
+MIN_MOMENT_STD = 0.05
+"""Minimum standard deviation of a pooled feature over train clips, in standard deviations of its steps."""
+
 MAX_MOMENT_PARTS = 4000
 """About the maximum number of parts of train clips for the scale of pooled features."""
 
@@ -192,4 +195,6 @@ def _fit_moment_scales(network: ReactionModel, train: Sequence[PreparedRow], loa
     for name, rows in moments.items():
         if len(rows) > 1:
             scale: Any = head.moment_scales[name]
-            scale.fit(torch.cat(rows))
+            pooled = torch.cat(rows)
+            scale.mean.copy_(pooled.mean(dim=0))
+            scale.std.copy_(pooled.std(dim=0, correction=0).clamp(min=MIN_MOMENT_STD))
