@@ -17,7 +17,7 @@ $(READY): pyproject.toml starter/pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/reactometer demo --out demo
+	$(BIN)/reactometer demo -o demo
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile

@@ -76,7 +76,7 @@ def spin() -> None:
 
 def play_here(video: Path, options: argparse.Namespace, out: Path) -> None:
     """Run the command, with its scores in ``out``."""
-    common = [str(video), "--rate", f"{options.rate:g}", "--for", str(options.seconds), "--out", str(out)]
+    common = [str(video), "--fps", f"{options.rate:g}", "--for", str(options.seconds), "-o", str(out)]
     subprocess.run(
         [sys.executable, "-m", "reactometer", "live", *common], stdout=subprocess.DEVNULL, check=True
     )

@@ -85,7 +85,7 @@ def _memory(folder: Path, clients: int, requests: int) -> None:
 @contextmanager
 def service(folder: Path, clients: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run a service on a free port; yield its address and its process."""
-    command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder)]
+    command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--jobs", str(folder)]
     process = subprocess.Popen(
         [*command, "--per-client", str(2 * clients)], stderr=subprocess.PIPE, text=True
     )
@@ -152,7 +152,7 @@ def _request(session: httpx.Client, clip: bytes) -> tuple[str, float]:
 
 
 def _predict(clips: Path, out: Path) -> None:
-    command = [sys.executable, "-m", "reactometer", "predict", str(clips), "--out", str(out)]
+    command = [sys.executable, "-m", "reactometer", "predict", str(clips), "--out-dir", str(out)]
     subprocess.run(command, check=True, capture_output=True)
 
 

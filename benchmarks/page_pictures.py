@@ -78,7 +78,7 @@ def write_clip(file: Path) -> Path:
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """Run the service, and yield its address."""
-    command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder / "jobs")]
+    command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--jobs", str(folder / "jobs")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         try:

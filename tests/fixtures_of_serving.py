@@ -85,7 +85,7 @@ def serving() -> Serving:
             "serve",
             "--port",
             "0",
-            "--data",
+            "--jobs",
             str(folder),
             *options,
         ]

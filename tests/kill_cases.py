@@ -49,7 +49,7 @@ accelerator = "cpu"
 def prepare_case(data: Path, before: Path) -> Case:
     """Prepare ``data`` over ``before``, which was prepared with other settings and is created if missing."""
     if not before.exists():
-        subprocess.run([*_prepare(data, before), "--rate", "1"], check=True, capture_output=True)
+        subprocess.run([*_prepare(data, before), "--fps", "1"], check=True, capture_output=True)
 
     def begin(folder: Path) -> None:
         shutil.copytree(before, folder)
@@ -72,7 +72,7 @@ def prepare_case(data: Path, before: Path) -> Case:
     return Case(
         "prepare",
         begin=begin,
-        command=lambda folder: [*_prepare(data, folder), "--rate", "2"],
+        command=lambda folder: [*_prepare(data, folder), "--fps", "2"],
         between=between,
         after=after,
     )
@@ -87,7 +87,7 @@ def _prepare(data: Path, out: Path) -> list[str]:
         str(out),
         "--detector",
         "haar",
-        "--size",
+        "--crop-size",
         "48",
         "--workers",
         "2",
@@ -115,12 +115,11 @@ def train_case(prepared: Path) -> Case:
         (folder / "small.toml").write_text(CONFIG)
 
     def command(folder: Path) -> Sequence[str] | None:
-        """Return the command: with --resume if there is a checkpoint; None if there is a model."""
+        """Return the command, which resumes; None if there is a model."""
         if (folder / "run" / "model").exists():
             return None
         options = [f"data.path={folder / 'data'}", f"training.out={folder / 'run'}"]
-        resume = ["--resume"] if (folder / "run" / "checkpoints" / "last.ckpt").is_file() else []
-        return [*CLI, "train", str(folder / "small.toml"), *options, *resume]
+        return [*CLI, "train", str(folder / "small.toml"), *options]
 
     def between(folder: Path, whole: Path) -> list[str]:
         return _compare_models(folder, whole) if (folder / "run" / "model").exists() else []
@@ -178,7 +177,7 @@ def folder_case(videos: Path) -> Case:
             *RUN,
             "predict",
             str(videos),
-            "--out",
+            "--out-dir",
             str(folder),
             "--workers",
             "2",

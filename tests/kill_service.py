@@ -50,7 +50,7 @@ def kill_service(
 
 
 def _service(folder: Path) -> list[str]:
-    return [*CLI, "serve", "--port", "0", "--data", str(folder), "--readers", "2", "--device", "cpu"]
+    return [*CLI, "serve", "--port", "0", "--jobs", str(folder), "--workers", "2", "--device", "cpu"]
 
 
 def _send(

@@ -30,14 +30,14 @@ def test_packaged_configurations_are_found_by_name(tmp_path: Path, monkeypatch: 
 
 
 def test_a_custom_configuration_starts_from_a_packaged_one(capsys: pytest.CaptureFixture[str]) -> None:
-    app(["models", "--config", "your-own"], standalone_mode=False)
+    app(["model", "config", "your-own"], standalone_mode=False)
     assert capsys.readouterr().out == (CONFIGS / "your-own.toml").read_text(encoding="utf-8")
 
 
 def test_every_architecture_is_listed_with_its_weights_and_licence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    app(["models"], standalone_mode=False)
+    app(["model", "list"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ARCHITECTURES)
     assert all(ENCODER_LICENCES[system.encoder] in printed for system in ARCHITECTURES.values())

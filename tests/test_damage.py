@@ -138,7 +138,7 @@ def test_the_checkpoint_of_a_training(tmp_path: Path) -> None:
 
     _never_otherwise(file, read, OutputError)
     file.write_bytes(file.read_bytes()[:-30])
-    with pytest.raises(OutputError, match=r"last.ckpt: damaged.*--overwrite"):
+    with pytest.raises(OutputError, match=r"last.ckpt: damaged.*--fresh"):
         _AtomicCheckpointIO().load_checkpoint(file)
 
 

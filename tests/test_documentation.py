@@ -50,13 +50,13 @@ PAGES = [
 REPLACED = {  # text of a page -> what a test has the time for, or can do
     "make demo ": "true ",  # CI's first step
     "make test ": "true ",  # it is what runs this
-    "--out comparison": "--out comparison --seeds 1",
+    "-o comparison": "-o comparison --seeds 1",
     "configs/resnet50.toml": "configs/resnet50.toml model.encoder=random:resnet-tiny model.size_px=64 "
     "model.n_frames=4 training.epochs=1",
     "training.precision=bf16-mixed": "",
-    "--out clean.csv": "--disjoint labels --out clean.csv",  # forty clips are too few to drop any
+    "-o clean.csv": "--disjoint labels -o clean.csv",  # forty clips are too few to drop any
     "pip install ": "true ",
-    "reactometer push": "reactometer push --help #",  # tests of push use a local server
+    "reactometer model push": "reactometer model push --help #",  # tests of push use a local server
     "http://127.0.0.1:8000": "$SERVICE",
     "--port 8000": "--port $PORT",
     "6379": str(free_port()),

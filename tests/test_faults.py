@@ -182,7 +182,7 @@ def test_training_resumes_once_there_is_disk_space(
     checkpoint = torch.load(last, weights_only=False)
     assert checkpoint["epoch"] < 2 and not list(out.rglob(f"*{PART}"))
     (small_disk / "filler").unlink()
-    assert load_model(train(toml, overrides, resume=True, progress=False), "cpu")
+    assert load_model(train(toml, overrides, progress=False), "cpu")
 
 
 def _run(*command: str | Path, **options: object) -> tuple[int, str]:

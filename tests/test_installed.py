@@ -72,10 +72,10 @@ def test_the_wheels_work_in_a_clean_environment(
 WITHOUT = {
     "starter": ("predict", "clips/clip.mp4"),
     "evaluate": ("predict", "clips/clip.mp4", "--plot", "timeline.png"),
-    "parquet": ("predict", "clips", "--out", "results"),
+    "parquet": ("predict", "clips", "--out-dir", "results"),
     "train": ("demo",),
     "serve": ("serve", "--port", "0"),
-    "ray": ("predict", "clips", "--out", "results", "--ray", "local"),
+    "ray": ("predict", "clips", "--out-dir", "results", "--ray", "local"),
 }
 """Commands that need an extra."""
 
@@ -100,7 +100,7 @@ def _serves(program: Path, folder: Path) -> None:
         "serve",
         "--port",
         "0",
-        "--data",
+        "--jobs",
         str(folder / "jobs"),
     ]
     with subprocess.Popen(

@@ -55,7 +55,7 @@ def _use(clip: Path, model: Path, data: Path, out: Path) -> None:
     (prediction,) = predict(clip, loaded, progress=False)
     assert prediction.status == "ok"
     assert evaluate(loaded, data, n_resamples=100, out=out, progress=False).metrics.n_clips == 10
-    assert report(model, data, out / "report", degradation=False, progress=False).is_file()
+    assert report(model, data, out / "report", robustness=False, progress=False).is_file()
     assert len(list(write_attribution(explain(clip, loaded, progress=False), out))) == 2
     assert not predict_folder(clip, out / "results", model, workers=1, progress=False).failures
     scorer = LiveScorer(loaded)

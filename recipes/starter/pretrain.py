@@ -61,13 +61,12 @@ class PretrainingConfig(BaseModel):
 
 
 def pretrain(
-    config: PretrainingConfig, faces_folder: Path, *, resume: bool, overwrite: bool, test: bool
+    config: PretrainingConfig, faces_folder: Path, *, fresh: bool, test: bool
 ) -> tuple[Path, dict[str, dict[str, Any]]]:
     """Train, save the encoder of the best epoch, and return its folder and its scores by split."""
     out = config.training.out or Path("runs/backbone")
-    finished = test and not overwrite and (out / BACKBONE).exists()
-    if not finished:
-        prepare_run_dir(out, BACKBONE, resume=resume, overwrite=overwrite)
+    finished = not fresh and (out / BACKBONE).exists()
+    resume = prepare_run_dir(out, fresh=fresh)
     faces = read_faces(faces_folder)
     if test and "test" not in faces.splits:
         raise DataError(f"{faces_folder}: no split 'test'", fix="Leave --test out")
@@ -81,7 +80,7 @@ def pretrain(
     task = ExpressionTask(network, config.training, config.images, faces.labels)
     data = ExpressionData(faces, config.backbone.size_px, config.training)
     if not finished:
-        if overwrite and is_first_process():
+        if fresh and is_first_process():
             delete_run(out, BACKBONE)
         fit(task, data, config.training, out, resume=resume, progress=True)
     if not is_first_process():  # of several processes that train, one scores and writes
@@ -142,8 +141,7 @@ def main() -> None:
     parser.add_argument(
         "--faces", type=Path, required=True, help="folder of labelled faces, see labelled_faces.py"
     )
-    parser.add_argument("--resume", action="store_true", help="continue after the last finished epoch")
-    parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the same folder")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in the same folder")
     parser.add_argument("--test", action="store_true", help="score the test split too")
     options = parser.parse_args()
     table = tomllib.loads(options.config.read_text(encoding="utf-8"))
@@ -151,9 +149,7 @@ def main() -> None:
     for override in options.overrides:
         apply_override(table, override)
     config = PretrainingConfig.model_validate(table)
-    folder, scores = pretrain(
-        config, options.faces, resume=options.resume, overwrite=options.overwrite, test=options.test
-    )
+    folder, scores = pretrain(config, options.faces, fresh=options.fresh, test=options.test)
     for split, score in scores.items():
         low, high = score["interval"]
         print(

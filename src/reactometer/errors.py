@@ -47,7 +47,7 @@ class DataError(ReactometerError):
     """A dataset's table or layout cannot be used as it is.
 
     Usual causes: a missing column, labels outside [0, 1], a path that is not relative to the table's folder,
-    a split with too few clips, or people and stimuli that two splits share (``reactometer split`` makes
+    a split with too few clips, or people and stimuli that two splits share (``reactometer data split`` makes
     disjoint splits). If a prepared folder is damaged or was edited, prepare it again.
     """
 
@@ -64,8 +64,8 @@ class MediaError(ReactometerError):
 class WeightsError(ReactometerError):
     """A weight file cannot be found, downloaded or trusted.
 
-    For a machine without a network, run ``reactometer download NAME --to FOLDER`` elsewhere, copy the folder,
-    and set ``REACTOMETER_WEIGHTS`` to it. A file with a wrong SHA-256 is not used.
+    For a machine without a network, run ``reactometer model download NAME -o FOLDER`` elsewhere, copy
+    the folder, and set ``REACTOMETER_WEIGHTS`` to it. A file with a wrong SHA-256 is not used.
     """
 
 

@@ -120,7 +120,6 @@ def find_yunet() -> Path:
         raise WeightsError(
             f"cannot download YuNet from {YUNET_URL}",
             got=cause,
-            fix="Run 'reactometer download yunet --to FOLDER' on a machine with a network, copy the folder, "
-            "and set "
-            f"{FOLDER_VARIABLE} to it",
+            fix="Run 'reactometer model download yunet -o FOLDER' on a machine with a network, copy the "
+            f"folder, and set {FOLDER_VARIABLE} to it",
         ) from error

@@ -169,7 +169,7 @@ def test_a_local_cluster_ends_with_its_run(
         script,
         "predict",
         str(many),
-        "--out",
+        "--out-dir",
         str(tmp_path / "out"),
         "--ray",
         "local",

@@ -37,23 +37,23 @@ def test_the_main_job_from_a_data_set_to_predictions(
     run: Run, toml: Path, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
     cache, out, data = tmp_path / "cache", tmp_path / "run", excerpt(train=10, val=4, test=10)
-    prepare = ["prepare", data, "--out", cache, "--detector", "haar", "--rate", 2, "--size", 48]
+    prepare = ["prepare", data, "-o", cache, "--detector", "haar", "--fps", 2, "--crop-size", 48]
     status, printed, _ = run(*prepare)
     assert status == 0
     assert "24 of 24 clips ready" in printed
     assert "of the sampled frames" in printed
-    status, printed, errors = run("train", toml, f"data.path={cache}", f"training.out={out}")
+    status, printed, errors = run("train", toml, "-d", cache, "-o", out)
     assert status == 0
     assert f"model: {out / 'model'}" in printed
     assert "epoch   1 of 1: train loss" in errors
-    status, printed, _ = run("evaluate", "--model", out / "model", cache, "--out", tmp_path / "scores")
+    status, printed, _ = run("evaluate", cache, "-m", out / "model", "-o", tmp_path / "scores")
     assert status == 0
     assert "Empathic-Pain" in printed
     metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert f"test: {metrics['n_clips']} clips" in printed
     assert "(95% interval): 2000 resamples by person" in printed
     assert "slope: of target on prediction" in printed
-    everything = ["evaluate", "--model", out / "model", cache, "--split", "all", "--groups", "country, age"]
+    everything = ["evaluate", cache, "-m", out / "model", "--split", "all", "--groups", "country, age"]
     status, _, errors = run(*everything)
     assert status == 2
     assert "the model was trained on these clips (got 10 of 24 clips" in errors
@@ -64,23 +64,23 @@ def test_the_main_job_from_a_data_set_to_predictions(
     assert re.search(r"age \d+-\d+ ", printed)
     assert "0 differences tested, 0 significant" in printed
     status, _, messages = run(
-        "report", out / "model", cache, "--no-degradation", "--out", tmp_path / "report"
+        "report", cache, "-m", out / "model", "--no-robustness", "-o", tmp_path / "report"
     )
     assert status == 0
     assert str(tmp_path / "report" / "report.html") in messages
-    assert f"{metrics['mean_mae']:.4f}" in (tmp_path / "report" / "card.md").read_text()
+    assert f"{metrics['mean_mae']:.4f}" in (tmp_path / "report" / "model-card.md").read_text()
     predictions = tmp_path / "scores" / "predictions.csv"
     status, printed, _ = run(
-        "compare-predictions", predictions, predictions, "--data", cache, "--by", "clip", "--resamples", 200
+        "compare-predictions", predictions, predictions, "-d", cache, "--by", "clip", "--resamples", 200
     )
     assert status == 0
     assert "200 resamples and permutations by clip (10 of them)" in printed
     assert "no significant difference in mean Pearson" in printed
-    status, _, errors = run("compare-predictions", predictions, tmp_path / "no.csv", "--data", data)
+    status, _, errors = run("compare-predictions", predictions, tmp_path / "no.csv", "-d", data)
     assert (status, "no.csv: no such file" in errors) == (2, True)
     video = next((data / "test" / "mp4").iterdir())
     tables = [
-        "--out",
+        "-o",
         tmp_path / "clips.csv",
         "--timeline",
         tmp_path / "timeline.parquet",
@@ -101,7 +101,7 @@ def test_the_main_job_from_a_data_set_to_predictions(
         tmp_path / "a.vtt",
     ]
     pictures = ["--plot", tmp_path / "a.png", "--overlay", tmp_path / "a.mp4"]
-    status, printed, errors = run("predict", "--model", out / "model", video, *tables, *refined, *pictures)
+    status, printed, errors = run("predict", video, "-m", out / "model", *tables, *refined, *pictures)
     assert status == 0
     assert "smoothed: Hann-weighted mean over 1 s" in errors
     assert "baseline: mean of 0 to 1 s (windows: 1), subtracted" in errors
@@ -113,8 +113,8 @@ def test_the_main_job_from_a_data_set_to_predictions(
     assert {row["state"] for row in json.loads((tmp_path / "f.json").read_text())} <= {"face", "no_face"}
     assert (tmp_path / "a.png").stat().st_size > 5000
     assert "face" not in pd.read_csv(tmp_path / "clips.csv")
-    everybody = ["--faces", "all", "--out", tmp_path / "faces.csv"]
-    status, printed, _ = run("predict", "--model", out / "model", video, *everybody)
+    everybody = ["--faces", "all", "-o", tmp_path / "faces.csv"]
+    status, printed, _ = run("predict", video, "-m", out / "model", *everybody)
     assert status == 0
     assert f"{video.name}, face 1: " in printed
     table = pd.read_csv(tmp_path / "faces.csv")
@@ -131,9 +131,9 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     table.loc[table.Split == "Val", "Person"] = table.Person[0]
     table.to_csv(data / "data_info.csv", index=False)
     cache = tmp_path / "cache"
-    settings = ["--detector", "haar", "--rate", 1, "--size", 48]
-    assert run("prepare", data, "--out", cache, *settings)[0] == 0
-    status, printed, _ = run("audit", cache, "--out", tmp_path / "audit.json")
+    settings = ["--detector", "haar", "--fps", 1, "--crop-size", 48]
+    assert run("prepare", data, "-o", cache, *settings)[0] == 0
+    status, printed, _ = run("data", "audit", cache, "-o", tmp_path / "audit.json")
     assert status == 1
     assert re.search(r"leak: person: 1 in train and val \(\d+ clips, 100\.0% of val, such as P\d+\)", printed)
     assert json.loads((tmp_path / "audit.json").read_text())["leaks"][0]["type"] == "person"
@@ -147,12 +147,12 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     assert "splits share person: 1 in train and val" in errors
     clean = tmp_path / "clean.csv"
     status, printed, _ = run(
-        "split", data, "--out", clean, "--disjoint", "stimulus", "--val", 0.2, "--test", 0.2
+        "data", "split", data, "-o", clean, "--disjoint", "stimulus", "--val", 0.2, "--test", 0.2
     )
     assert status == 0
     assert f"manifest: {clean}" in printed
-    assert run("prepare", clean, "--out", tmp_path / "again", *settings)[0] == 0
-    status, printed, _ = run("audit", tmp_path / "again")
+    assert run("prepare", clean, "-o", tmp_path / "again", *settings)[0] == 0
+    status, printed, _ = run("data", "audit", tmp_path / "again")
     assert "stimulus: " not in printed
 
 
@@ -164,7 +164,7 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     broken = sorted((data / "train" / "mp4").iterdir())[3]
     broken.write_bytes(b"")
     status, printed, errors = run(
-        "prepare", data, "--out", tmp_path / "cache", "--detector", "haar", "--size", 48
+        "prepare", data, "-o", tmp_path / "cache", "--detector", "haar", "--crop-size", 48
     )
     assert status == 1
     assert "5 of 6 clips ready" in printed
@@ -174,78 +174,84 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     out = tmp_path / "clips.csv"
     (tmp_path / "list.txt").write_text("no.mp4\n")
     inputs = good, broken, tmp_path / "list.txt"
-    status, printed, errors = run("predict", "--model", model_folder, *inputs, "--out", out)
+    status, printed, errors = run("predict", *inputs, "-m", model_folder, "-o", out)
     assert status == 1
     assert good.name in printed
     assert "2 failed:" in errors
     assert "no.mp4" in errors
     assert [text.startswith("failed: ") for text in pd.read_csv(out).status] == [False, True, True]
-    status, printed, errors = run("predict", "--model", model_folder, good, broken, "--out", tmp_path / "run")
+    status, printed, errors = run("predict", good, broken, "-m", model_folder, "--out-dir", tmp_path / "run")
     assert status == 1
     assert "1 of 2 files have a result (2 computed now, 0 earlier)" in printed
     assert "1 failed:" in errors
     assert "failed.csv" in errors
-    status, printed, errors = run("predict", "--model", model_folder, good, "--out", tmp_path / "run")
+    status, printed, errors = run("predict", good, "-m", model_folder, "--out-dir", tmp_path / "run")
     assert (status, "1 of 1 files have a result (0 computed now, 1 earlier)" in printed) == (0, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare", "nowhere", "--out", "x"], "error: nowhere: no such file"),
+        (["prepare", "nowhere", "-o", "x"], "error: nowhere: no such file"),
         (["train", "nowhere.toml"], "error: nowhere.toml: no such configuration file"),
-        (["evaluate", "--model", "nowhere", "data"], "error: nowhere: no such checkpoint"),
-        (["predict", "--model", "nowhere", "a.mp4"], "error: nowhere: no such checkpoint"),
-        (["predict", "--model", "nowhere", "a.mp4", "--out", "a.xls"], "error: a.xls: unknown table format"),
-        (["predict", "--model", "nowhere", "a.mp4", "--plot", "a.gif"], "error: a.gif: unknown plot format"),
+        (["evaluate", "-m", "nowhere", "data"], "error: nowhere: no such checkpoint"),
+        (["predict", "-m", "nowhere", "a.mp4"], "error: nowhere: no such checkpoint"),
+        (["predict", "-m", "nowhere", "a.mp4", "-o", "a.xls"], "error: a.xls: unknown table format"),
+        (["predict", "-m", "nowhere", "a.mp4", "--plot", "a.gif"], "error: a.gif: unknown plot format"),
         (
-            ["predict", "--model", "nowhere", "a.mp4", "b.mp4", "--plot", "a.png"],
+            ["predict", "-m", "nowhere", "a.mp4", "b.mp4", "--plot", "a.png"],
             "error: a.png: one plot for 2 files",
         ),
         (
-            ["predict", "a.mp4", "--out", "results", "--plot", "a.png"],
-            "--plot cannot be used with --out FOLDER. hint: Name a table",
+            ["predict", "a.mp4", "--out-dir", "results", "--plot", "a.png"],
+            "--plot cannot be used with --out-dir",
         ),
-        (["predict", "a.mp4", "--retry-failed"], "--retry-failed needs --out FOLDER. hint: Name a folder"),
         (
-            ["predict", "a.mp4", "--ray", "local", "--out", "a.csv"],
-            "--ray needs --out FOLDER. hint: Name a folder",
+            ["predict", "a.mp4", "--retry-failed"],
+            "--retry-failed needs --out-dir. hint: Add --out-dir results",
+        ),
+        (
+            ["predict", "a.mp4", "--ray", "local", "-o", "a.csv"],
+            "--ray needs --out-dir. hint: Add --out-dir results",
         ),
         (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file"),
         (["predict", "a.mp4", "c.mp4"], "error: c.mp4: no video or sound file"),
         (
-            ["predict", "a.mp4", "c.mp4", "--out", "results", "--ray", "local"],
+            ["predict", "a.mp4", "c.mp4", "--out-dir", "results", "--ray", "local"],
             "error: c.mp4: no video or sound file",
         ),
         (
-            ["prepare", "nowhere", "--out", "x", "--detector", "dlib"],
+            ["prepare", "nowhere", "-o", "x", "--detector", "dlib"],
             "invalid value for prepare.detector (got 'dlib'",
         ),
-        (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "invalid value for prepare.rate_hz (got -1.0"),
-        (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot be written (got .txt; expected a new"),
-        (["audit", "nowhere"], "error: nowhere: no such file"),
-        (["calibrate", "nowhere", "--model", "starter", "--out", "a.mp4"], "error: a.mp4: exists already"),
+        (["prepare", "nowhere", "-o", "x", "--fps", "-1"], "invalid value for prepare.rate_hz (got -1.0"),
         (
-            ["calibrate", "nowhere", "--model", "starter", "--out", "x", "--coverage", "2"],
+            ["data", "split", "nowhere", "-o", "a.txt"],
+            "error: a.txt: cannot be written (got .txt; expected a new",
+        ),
+        (["data", "audit", "nowhere"], "error: nowhere: no such file"),
+        (["calibrate", "nowhere", "-m", "starter", "-o", "a.mp4"], "error: a.mp4: exists already"),
+        (
+            ["calibrate", "nowhere", "-m", "starter", "-o", "x", "--coverage", "2"],
             "error: coverage is out of range (got 2.0",
         ),
-        (["crossval", "your-own", "data.path=nowhere", "model.name=resnet5"], "error: no model 'resnet5'"),
+        (["crossval", "-d", "nowhere", "model.name=resnet5"], "error: no model 'resnet5'"),
         (
-            ["crossval", "your-own", "data.path=nowhere", "--out", "."],
+            ["crossval", "-d", "nowhere", "-o", "."],
             "error: .: contains files of no cross-validation",
         ),
         (
-            ["crossval", "your-own", "data.path=nowhere", "--out", "a.mp4"],
+            ["crossval", "-d", "nowhere", "-o", "a.mp4"],
             "error: a.mp4: cannot be written: File exists. hint: Move the file that is in place of a folder",
         ),
-        (["evaluate", "nowhere", "--model", "a.mp4"], "error: a.mp4: not a checkpoint: it is a file"),
-        (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such checkpoint"),
+        (["evaluate", "nowhere", "-m", "a.mp4"], "error: a.mp4: not a checkpoint: it is a file"),
+        (["explain", "a.mp4", "-m", "nowhere"], "error: nowhere: no such checkpoint"),
         (
             ["explain", "a.mp4", "--span", "10"],
             "error: invalid span to explain (got '10'; expected seconds such as",
         ),
         (["explain", "c.mp4"], "error: cannot open c.mp4 (got no such file"),
-        (["predict"], "Missing argument"),
+        (["predict", "-m", "starter"], "Missing argument"),
         (["predikt"], "No such command 'predikt'"),
     ],
 )
@@ -272,17 +278,17 @@ def test_ctrl_c_prints_a_message_and_leaves_finished_results(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare, "run_jobs", interrupted)
-    status, _, errors = run("prepare", simulated, "--out", tmp_path / "cache")
+    status, _, errors = run("prepare", simulated, "-o", tmp_path / "cache")
     assert status == 130
     assert "stopped. hint: run it again" in errors
 
 
 @pytest.mark.parametrize(
     "command",
-    ["prepare", "train", "evaluate", "compare-predictions", "audit", "split", "predict", "explain", "demo"],
+    ["prepare", "train", "evaluate", "compare-predictions", "data", "data audit", "model", "predict", "demo"],
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
-    status, printed, _ = run(command, "--help")
+    status, printed, _ = run(*command.split(), "-h")
     assert status == 0
     assert f"reactometer {command}" in printed.replace("Usage: ", "")
 

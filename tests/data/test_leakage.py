@@ -43,7 +43,7 @@ def test_people_and_stimuli_in_two_splits_are_named_with_their_size() -> None:
 
 def test_training_stops_at_a_leak_unless_leaks_are_allowed() -> None:
     clips = [Clip(f"{row}", Path("a"), split=SPLITS[row % 2], person=f"p{row % 5}") for row in range(20)]
-    with pytest.raises(DataError, match=r"person: 5 in train and val.*reactometer split.*--allow"):
+    with pytest.raises(DataError, match=r"person: 5 in train and val.*reactometer data split.*--allow"):
         check_leaks(clips, origin="set", allowed=False)
     with pytest.warns(UserWarning, match="person: 5 in train and val"):
         check_leaks(clips, origin="set", allowed=True)

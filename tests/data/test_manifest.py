@@ -88,7 +88,7 @@ def test_a_folder_with_one_table_is_a_dataset(tmp_path: Path) -> None:
 def test_rows_of_several_raters_are_a_problem(tmp_path: Path) -> None:
     problem = read_dataset(_csv(tmp_path, "path,rater,Joy\na.mp4,x,1\na.mp4,y,0\n")).clips[1].problem
     assert problem
-    assert "'reactometer ratings'" in problem
+    assert "'reactometer data ratings'" in problem
 
 
 def test_labels_can_be_named(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_a_killed_run_resumes(excerpt: Callable[..., Path], tmp_path: Path) -> N
     """A real process, killed with SIGKILL in the middle; the second run keeps what was there."""
     data = excerpt(train=10)
     command = [sys.executable, "-m", "reactometer", "prepare", str(data), "--out", str(tmp_path / "out")]
-    command += ["--detector", "haar", "--size", "48", "--rate", "2", "--workers", "1"]
+    command += ["--detector", "haar", "--crop-size", "48", "--fps", "2", "--workers", "1"]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

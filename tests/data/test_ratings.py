@@ -128,7 +128,7 @@ def test_an_invalid_scale_and_an_existing_table_are_refused(tmp_path: Path) -> N
 def test_the_command_prints_the_raters_agreement(tmp_path: Path) -> None:
     rows = [f"{clip}.mp4,{value}" for clip, values in enumerate(SHROUT_FLEISS) for value in values]
     table, out = _table(tmp_path, "\n".join(("path,Joy", *rows))), tmp_path / "videos.csv"
-    done = CliRunner().invoke(app, ["ratings", str(table), "--scale", "1", "10", "--out", str(out)])
+    done = CliRunner().invoke(app, ["data", "ratings", str(table), "--scale", "1", "10", "-o", str(out)])
     assert done.exit_code == 0, done.output
     assert "6 clips, 4 ratings each" in done.output
     assert "0.166" in done.output  # ICC(1,1)

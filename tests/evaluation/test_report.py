@@ -31,7 +31,7 @@ def out(frozen_folder: Path, prepared: PreparedSet, tmp_path_factory: pytest.Tem
         first, clip=replace(first.clip, clip_id="</script><script>document.title='taken'</script>")
     )
     write_index(replace(prepared, folder=data, rows=(taken, *others)))
-    report(frozen_folder, data, folder / "out", split="all", degradation=False, progress=False)
+    report(frozen_folder, data, folder / "out", split="all", robustness=False, progress=False)
     return folder / "out"
 
 
@@ -83,7 +83,7 @@ def test_labels_that_do_not_vary_are_no_score_and_no_crash(
     data = Path(shutil.copytree(prepared.folder, tmp_path / "data"))
     rows = [row if row.clip.labels is None else _of_one_first_label(row) for row in prepared.rows]
     write_index(replace(prepared, folder=data, rows=tuple(rows)))
-    page = report(frozen_folder, data, tmp_path / "out", split="val", degradation=False, progress=False)
+    page = report(frozen_folder, data, tmp_path / "out", split="val", robustness=False, progress=False)
     assert "predictions or labels do not vary" in page.read_text(encoding="utf-8")
 
 

@@ -94,7 +94,7 @@ def test_curves_are_written(frozen_folder: Path, prepared: PreparedSet, tmp_path
         next(iter(curves.values()))[0].metrics,
         evaluate(frozen_folder, prepared.folder, split="test", n_resamples=0, progress=False),
     )
-    content = json.loads((tmp_path / "degradation.json").read_text())
+    content = json.loads((tmp_path / "robustness.json").read_text())
     assert {name: len(points) for name, points in content["curves"].items()} == {
         name: len(points) for name, points in curves.items()
     }
@@ -103,7 +103,7 @@ def test_curves_are_written(frozen_folder: Path, prepared: PreparedSet, tmp_path
     assert (point["level"], point["intervals"]["unit"]) == ("0 dB", "person")
     assert point["metrics"]["labels"] == list(prepared.labels)
     assert point["loss"]["low"] <= point["loss"]["value"] <= point["loss"]["high"]
-    assert (tmp_path / "degradation.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

@@ -280,7 +280,7 @@ def test_unexplainable_files_raise_errors(of_the_mouth: LoadedModel, video: Path
 
 
 def test_the_command_prints_a_summary_and_writes_both_files(video: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["explain", str(video), "--out", str(tmp_path / "out"), "--no-map"])
+    result = CliRunner().invoke(app, ["explain", str(video), "--out", str(tmp_path / "out"), "--no-face-map"])
     assert result.exit_code == 0
     assert "talk.mkv, 0.00 to 3.00 s, face in" in result.stdout
     assert "raised most by the" in result.stdout

@@ -111,7 +111,7 @@ def test_a_pushed_and_downloaded_checkpoint_has_identical_scores(
 ) -> None:
     (model / "secret.txt").write_text("mine")
     (model / "old.pt").write_bytes(b"\x80\x04.")
-    extra_files = {"degradation.json", "degradation.png"}
+    extra_files = {"robustness.json", "robustness.png"}
     for name in extra_files:
         (model / name).write_text("how the score falls")
     pushed = push(model, NAME)
@@ -166,7 +166,7 @@ def test_the_card_has_the_facts_of_the_checkpoint(source: Path) -> None:
     for text in (
         "# faces\n",
         "each of 2 labels (Joy, Fear)",
-        f"reactometer download {NAME} --to models\nreactometer predict --model models/{FOLDER} video.mp4",
+        f"reactometer predict video.mp4 -m {NAME}\n",
         "Architecture: resnet50.",
         "Trained on seen-nowhere: 24 training clips, 7 validation clips. Seed 0.",
         "Scores on the 7 clips of the val split",
@@ -329,15 +329,15 @@ def test_the_commands_push_and_download_and_print_the_next_step(
     hub: SmallHub, model: Path, tmp_path: Path
 ) -> None:
     run, out = CliRunner().invoke, tmp_path / "models"
-    pushed = run(app, ["push", str(model), NAME, "--private"])
+    pushed = run(app, ["model", "push", NAME, "-m", str(model), "--private"])
     assert pushed.exit_code == 0, pushed.output
     assert f"model: {hub.url}/{NAME}" in pushed.output
     assert f"model card: {model / 'README.md'}" in pushed.output
     revision = hub.revision(NAME)
-    assert f"next: reactometer download {NAME} --revision {revision} --to FOLDER" in pushed.output
-    downloaded = run(app, ["download", NAME, "--revision", revision, "--to", str(out)])
+    assert f"next: reactometer predict VIDEO -m {NAME}@{revision}" in pushed.output
+    downloaded = run(app, ["model", "download", f"{NAME}@{revision}", "-o", str(out)])
     assert downloaded.exit_code == 0, downloaded.output
-    assert f"next: reactometer predict --model {out / FOLDER} VIDEO" in downloaded.output
+    assert f"next: reactometer predict VIDEO -m {out / FOLDER}" in downloaded.output
     assert same(out / FOLDER, model)
 
 
@@ -345,7 +345,7 @@ def test_a_failed_download_is_listed_and_the_other_downloads_continue(
     hub: SmallHub, model: Path, tmp_path: Path
 ) -> None:
     push(model, NAME)
-    result = CliRunner().invoke(app, ["download", "anna/nothing", NAME, "--to", str(tmp_path)])
+    result = CliRunner().invoke(app, ["model", "download", "anna/nothing", NAME, "-o", str(tmp_path)])
     assert result.exit_code == 1
-    assert "failed: anna/nothing" in result.output
+    assert "1 failed:\n  anna/nothing" in result.output
     assert (tmp_path / FOLDER / "model.json").is_file()

@@ -28,7 +28,7 @@ def guarded(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Itera
     options = (
         "--keys",
         str(folder / "keys"),
-        "--readers",
+        "--workers",
         "1",
         "--queue",
         "3",
@@ -84,7 +84,7 @@ def test_too_many_clips_of_a_client_are_refused_with_retry_after(guarded: Server
 
 @pytest.mark.slow
 def test_a_full_queue_refuses_uploads(serving: Serving, talking: Talking, tmp_path: Path) -> None:
-    with serving(tmp_path / "data", "--readers", "1", "--queue", "1") as server:
+    with serving(tmp_path / "data", "--workers", "1", "--queue", "1") as server:
         answers = [server.post(talking(6), headers=LATER) for _ in range(4)]
         refused = [answer for answer in answers if answer.status_code == 429]
         assert (
@@ -109,7 +109,7 @@ def test_uploads_that_are_too_large_are_refused(guarded: Server) -> None:
 
 @pytest.mark.slow
 def test_a_crash_of_a_decoder_fails_only_its_clip(serving: Serving, talking: Talking, tmp_path: Path) -> None:
-    with serving(tmp_path / "data", "--readers", "1") as server:
+    with serving(tmp_path / "data", "--workers", "1") as server:
         first, second = (server.post(talking(8), headers=LATER) for _ in range(2))
         while server.client.get(first.headers["Location"]).json()["progress"] == 0.0:
             time.sleep(0.05)
@@ -124,12 +124,12 @@ def test_a_crash_of_a_decoder_fails_only_its_clip(serving: Serving, talking: Tal
 
 @pytest.mark.slow
 def test_accepted_clips_survive_a_kill(serving: Serving, talking: Talking, tmp_path: Path) -> None:
-    with serving(tmp_path / "data", "--readers", "1") as server:
+    with serving(tmp_path / "data", "--workers", "1") as server:
         done = server.post(talking(1)).json()
         accepted = [server.post(talking(2), headers=LATER).headers["Location"] for _ in range(2)]
         (server.folder / "uploads" / "of-nobody").touch()  # an upload that was cut
         server.end(signal.SIGKILL)
-    with serving(tmp_path / "data", "--readers", "1") as server:
+    with serving(tmp_path / "data", "--workers", "1") as server:
         assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
         documents = [server.wait(server.client.get(location)) for location in accepted]
         assert [document["status"] for document in documents] == ["done"] * 2
@@ -141,7 +141,7 @@ def test_accepted_clips_survive_a_kill(serving: Serving, talking: Talking, tmp_p
 def test_sigterm_finishes_running_clips_and_keeps_queued_clips(
     serving: Serving, talking: Talking, tmp_path: Path
 ) -> None:
-    with serving(tmp_path / "data", "--readers", "1") as server:
+    with serving(tmp_path / "data", "--workers", "1") as server:
         first, second = (server.post(talking(4), headers=LATER).json()["id"] for _ in range(2))
         while server.client.get(f"/v1/predictions/{first}").json()["status"] != "running":
             time.sleep(0.05)
@@ -170,10 +170,10 @@ def _refused(*options: str) -> str:
 
 @pytest.mark.slow
 def test_invalid_options_are_errors(guarded: Server, tmp_path: Path) -> None:
-    assert "another service uses this folder" in _refused("--data", str(guarded.folder))
+    assert "another service uses this folder" in _refused("--jobs", str(guarded.folder))
     port = guarded.address.rsplit(":", 1)[1]
-    assert f"cannot listen at 127.0.0.1:{port}" in _refused("--data", str(tmp_path / "one"), "--port", port)
+    assert f"cannot listen at 127.0.0.1:{port}" in _refused("--jobs", str(tmp_path / "one"), "--port", port)
     (tmp_path / "keys").write_text("anna short\n")
     assert "malformed keys" in _refused("--keys", str(tmp_path / "keys"))
     assert "cannot be read" in _refused("--keys", str(tmp_path / "absent"))
-    assert "--name" in _refused("--data", str(tmp_path / "two"), "--name", "a.*.example")
+    assert "--allow-host" in _refused("--jobs", str(tmp_path / "two"), "--allow-host", "a.*.example")

@@ -35,7 +35,7 @@ def test_a_full_disk_is_507_until_there_is_room(
     fill: Fill,
     wait_for: Callable[[Callable[[], bool]], None],
 ) -> None:
-    with serving(small_disk, "--readers", "1", TMPDIR=str(small_disk)) as server:
+    with serving(small_disk, "--workers", "1", TMPDIR=str(small_disk)) as server:
         done = server.post(talking(1)).json()
         running = _start_clip(server, talking(8))
         filler = fill(small_disk)
@@ -58,7 +58,7 @@ def test_a_clock_jump_during_a_clip_is_harmless(serving: Serving, talking: Talki
     clock.write_text("+0d\n")
     environment = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock)}
     environment |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    with serving(tmp_path / "data", "--readers", "1", **environment) as server:
+    with serving(tmp_path / "data", "--workers", "1", **environment) as server:
         running = _start_clip(server, talking(8))
         clock.write_text("-400d\n")
         after = server.post(talking(1), headers={"Prefer": "respond-async"})

@@ -71,7 +71,7 @@ def test_a_second_call_trains_nothing(
     monkeypatch.setattr("reactometer.training.train.train", None)
     monkeypatch.chdir(made.folder.parent)
     out = made.folder.name  # the same folder by another path
-    arguments = ["compare", *CONFIGS.glob("[mr]*[lu].toml"), "--data", prepared.folder, "--out", out]
+    arguments = ["compare", *CONFIGS.glob("[mr]*[lu].toml"), "-d", prepared.folder, "-o", out]
     arguments += ["--seeds", 2] + [word for pair in SMALL for word in ("--set", pair)]
     monkeypatch.setattr(sys, "argv", ["reactometer", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:

@@ -21,7 +21,7 @@ def test_members_that_are_there_are_taken_up_and_those_of_others_refused(
     overrides = [f'data.path="{prepared.folder}"', "model.frozen=true"]
     out = tmp_path / "both"
     with monkeypatch.context() as patch:  # stopped after the first member
-        patch.setattr("reactometer.training.train.train_once", _stopping_after(1))
+        patch.setattr("reactometer.training.train.train_in", _stopping_after(1))
         with pytest.raises(KeyboardInterrupt):
             ensemble(toml, out, overrides, folds=2, progress=False)
     first = (out / "fold0of2" / "model" / "weights.safetensors").stat()
@@ -39,14 +39,14 @@ def test_members_that_are_there_are_taken_up_and_those_of_others_refused(
 
 
 def _stopping_after(members: int) -> object:
-    from reactometer.training.train import train_once
+    from reactometer.training.train import train_in
 
     done: list[Path] = []
 
     def stopping(*arguments: object, **options: object) -> Path:
         if len(done) == members:
             raise KeyboardInterrupt
-        done.append(train_once(*arguments, **options))  # type: ignore[arg-type]
+        done.append(train_in(*arguments, **options))  # type: ignore[arg-type]
         return done[-1]
 
     return stopping

@@ -211,10 +211,10 @@ def test_weights_without_graphs_are_exported(
     model_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
     bare = shutil.copytree(model_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.onnx"))
-    with pytest.raises(ModelError, match=r"no .*onnx.*reactometer export .*bare DATA"):
+    with pytest.raises(ModelError, match=r"no .*onnx.*reactometer model export DATA -m .*bare"):
         load_model(bare)
     result = CliRunner().invoke(
-        app, ["export", str(bare), str(prepared.folder), "--out", str(tmp_path / "whole")]
+        app, ["model", "export", str(prepared.folder), "-m", str(bare), "-o", str(tmp_path / "whole")]
     )
     assert result.exit_code == 0, result.output
     exported, expected = (load_model(folder, "cpu").networks for folder in (tmp_path / "whole", model_folder))

@@ -144,7 +144,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
             os._exit(1)  # it must not go on with the tests
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert torch.load(file) == {"epoch": 1}
-    assert len(list(tmp_path.iterdir())) == 2  # and what --resume deletes
+    assert len(list(tmp_path.iterdir())) == 2  # and what the next run deletes
 
 
 @pytest.mark.slow
@@ -191,7 +191,6 @@ def test_ended_twice_and_resumed_the_log_and_weights_are_those_of_one_run(
             time.sleep(0.002)
         process.send_signal(how)
         process.wait()
-        command = [*command, "--resume"] if "--resume" not in command else command
     subprocess.run(command, capture_output=True, check=True)
     assert log.read_text() == expected
     assert not _differences(whole, tmp_path / "killed").any()

@@ -47,7 +47,7 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     model_folder: Path, features_folder: Path, tmp_path: Path
 ) -> None:
     both = join_models([features_folder, features_folder], tmp_path / "both")
-    for folder, words in ((both, "an ensemble.*reactometer ensemble"), (features_folder, "no encoder")):
+    for folder, words in ((both, "an ensemble.*reactometer model join"), (features_folder, "no encoder")):
         with pytest.raises(ModelError, match=words):
             export(folder, tmp_path / "nothing", tmp_path / "out", progress=False)
     with pytest.raises(OutputError, match="exists"):

@@ -27,12 +27,12 @@ seed = 3
 accelerator = "cpu"
 """
 COMMANDS = """
-prepare {data} --out prepared --detector haar --rate 2 --size 48 --workers {workers}
+prepare {data} -o prepared --detector haar --fps 2 --crop-size 48 --workers {workers}
 train small.toml training.out=run training.workers={workers}
-evaluate --model run/model prepared --by clip --out scores
-split {data} --out clean.csv
-calibrate prepared --model run/model --split test --out calibrated
-predict {data}/test/mp4 --model run/model --out clips.json --timeline timeline.json
+evaluate prepared -m run/model --by clip -o scores
+data split {data} -o clean.csv
+calibrate prepared -m run/model --split test -o calibrated
+predict {data}/test/mp4 -m run/model -o clips.json --timeline timeline.json
 """
 CODE = """
 import sys

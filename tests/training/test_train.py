@@ -61,7 +61,7 @@ def test_the_validation_score_belongs_to_the_saved_weights(model_folder: Path, p
 def test_a_stopped_run_resumes_to_the_same_end(
     small_config: Config, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in the second of two epochs, then --resume: the same weights as without the stop."""
+    """Ctrl-C in the second of two epochs, then again: the same weights as without the stop."""
     config = _with(small_config, tmp_path / "stopped")
 
     from reactometer.training.module import ReactionModule
@@ -78,7 +78,7 @@ def test_a_stopped_run_resumes_to_the_same_end(
         with pytest.raises(KeyboardInterrupt):
             train(config, progress=False)
     assert not (tmp_path / "stopped" / "model").exists()
-    resumed = _weights(train(config, resume=True, progress=False))
+    resumed = _weights(train(config, progress=False))
     for name, tensor in _weights(model_folder).items():
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=1e-5)
 
@@ -115,17 +115,15 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     assert encoder.pretrained
 
 
-def test_a_run_is_overwritten_only_on_request(
-    small_config: Config, model_folder: Path, tmp_path: Path
+def test_a_finished_run_is_returned_and_one_of_another_configuration_is_refused(
+    small_config: Config, model_folder: Path
 ) -> None:
     config = _with(small_config, model_folder.parent)
     before = (model_folder / "weights.safetensors").stat().st_mtime_ns
-    with pytest.raises(OutputError, match=r"--resume.*--overwrite"):
-        train(config, progress=False)
-    with pytest.raises(OutputError, match="the run is finished"):
-        train(config, resume=True, progress=False)
-    with pytest.raises(OutputError, match=r"no run to resume"):
-        train(_with(small_config, tmp_path / "new"), resume=True, progress=False)
+    assert train(config, progress=False) == model_folder
+    other = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.5})})
+    with pytest.raises(OutputError, match=r"another configuration.*model.dropout=0.5 instead of .*--fresh"):
+        train(other, progress=False)
     assert (model_folder / "weights.safetensors").stat().st_mtime_ns == before
 
 
@@ -140,9 +138,9 @@ def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
         update={"model": config.model.model_copy(update={"encoder": "random:nothing"})}
     )
     with pytest.raises(WeightsError, match="no encoder"):
-        train(unknown, overwrite=True, progress=False)
+        train(unknown, fresh=True, progress=False)
     before = (run / "model" / "weights.safetensors").stat().st_mtime_ns
-    model = train(config, overwrite=True, progress=False)
+    model = train(config, fresh=True, progress=False)
     assert (model / "weights.safetensors").stat().st_mtime_ns > before
     assert (run / "notes.txt").read_text() == "mine"
 

@@ -31,5 +31,5 @@ def test_what_a_killed_process_left_half_written_goes_before_the_next(tmp_path: 
     for name in ("last.ckpt", ".last.ckpt-0123.part"):
         (tmp_path / "checkpoints" / name).touch()
     (tmp_path / "notes.txt").touch()
-    prepare_run_dir(tmp_path, "model", resume=True, overwrite=False)
+    assert prepare_run_dir(tmp_path, fresh=False)
     assert {path.name for path in tmp_path.rglob("*")} == {"checkpoints", "last.ckpt", "notes.txt"}

@@ -1,4 +1,4 @@
-"""The commands on datasets: prepare, audit, split, ratings."""
+"""The commands on datasets: prepare, and audit, split and ratings of the group ``data``."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from typing import Annotated
 import typer
 
 from reactometer.cli import render, render_evaluation
-from reactometer.cli.options import DataArgument, LabelsOption, split_names
+from reactometer.cli.options import DataArgument, LabelsOption, WorkersOption, out_option, split_names
 from reactometer.errors import require
 from reactometer.terminal import OK, SOME_FAILED
-
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Number of processes; default: one per CPU.")]
 
 
 def prepare(
     data: DataArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the prepared clips.")],
-    rate: Annotated[float, typer.Option(help="Frames sampled per second of video.")] = 5.0,
-    size: Annotated[int, typer.Option(help="Side of the square face crops, pixels.")] = 112,
+    out: Annotated[Path, out_option("FOLDER", "Folder for the prepared clips.")],
+    fps: Annotated[float, typer.Option(help="Frames sampled per second of video.")] = 5.0,
+    crop_size: Annotated[int, typer.Option(help="Side of the square face crops, pixels.")] = 112,
     detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = "auto",
     labels: LabelsOption = None,
     votes: Annotated[str, typer.Option(help="CREMA-D only: votes on both, face or voice.")] = "both",
     workers: WorkersOption = None,
 ) -> None:
-    """Decode a dataset once into face crops and sound. The same command resumes a stopped run."""
+    """Decode a dataset once into face crops and sound.
+
+    The same command resumes a stopped run, and decodes only changed clips.
+    """
     from reactometer.config import parse_config
     from reactometer.data.prepare import prepare as run
 
     settings = parse_config(
-        {"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare"
+        {"prepare": {"rate_hz": fps, "size_px": crop_size, "detector": detector}}, "prepare"
     ).prepare
     prepared = run(data, out, settings=settings, labels=labels, votes=votes, workers=workers)
     render.print_prepared(prepared)
@@ -39,7 +40,7 @@ def prepare(
 
 def audit(
     data: DataArgument,
-    out: Annotated[Path | None, typer.Option(help="Write all results to this JSON file.")] = None,
+    out: Annotated[Path | None, out_option("FILE", "JSON file for all results.")] = None,
     labels: LabelsOption = None,
     face_features: Annotated[
         str | None, typer.Option(help="Columns of face features, in a feature table.")
@@ -52,13 +53,17 @@ def audit(
         typer.Option(help="Also say whether a model of this configuration can read the clip length."),
     ] = None,
 ) -> None:
-    """Check a dataset for leaks and shortcuts. The exit status is 1 if there is a leak."""
+    """Check a dataset for leaks between splits and for shortcuts.
+
+    The exit status is 1 if there is a leak.
+    """
     from reactometer.config import load_config
     from reactometer.evaluation.audit import audit as run
     from reactometer.models.architectures import reads_length
 
     settings = load_config(config) if config else None
     result = run(data, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
+    render.print_json(result)
     render_evaluation.print_audit(result)
     if settings and reads_length(settings):
         render.results.print(
@@ -71,7 +76,7 @@ def audit(
 
 def split(
     data: DataArgument,
-    out: Annotated[Path, typer.Option(help="Write the split dataset to this CSV file.")],
+    out: Annotated[Path, out_option("FILE", "CSV file for the split dataset.")],
     disjoint: Annotated[
         str | None,
         typer.Option(
@@ -87,13 +92,17 @@ def split(
     labels: LabelsOption = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
 ) -> None:
-    """Split a dataset anew. Each person and stimulus is in one split; labels are similar in all."""
+    """Split a dataset without shared people and stimuli.
+
+    Labels are similar in all splits.
+    """
     from reactometer.data.splits import split as run
 
     keys = None if disjoint is None else split_names(disjoint)
     result = run(
         data, out, disjoint=keys, within_split=within_split, val=val, test=test, labels=labels, seed=seed
     )
+    render.print_json(result)
     render_evaluation.print_split(result)
 
 
@@ -101,15 +110,20 @@ def ratings(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE", help="CSV with one row per rating: path, rater, labels.")
     ],
-    out: Annotated[Path, typer.Option(help="Write one row per clip to this CSV file.")],
+    out: Annotated[Path, out_option("FILE", "CSV file with one row per clip.")],
     scale: Annotated[tuple[float, float], typer.Option(metavar="MIN MAX", help="Rating scale, e.g. 1 7.")] = (
         0.0,
         1.0,
     ),
     labels: LabelsOption = None,
 ) -> None:
-    """Average the ratings of several raters into labels. The raters' agreement limits any model's score."""
+    """Average the ratings of several raters into labels.
+
+    The raters' agreement limits any model's score.
+    """
     require("pandas", extra="evaluate")
     from reactometer.data.ratings import gather_ratings
 
-    render_evaluation.print_ratings(gather_ratings(table, out, scale=scale, labels=labels))
+    result = gather_ratings(table, out, scale=scale, labels=labels)
+    render.print_json(result)
+    render_evaluation.print_ratings(result)

@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 from packaging.requirements import Requirement
 
+from reactometer.cli.render import print_json, results
 from reactometer.errors import ConfigError, ReactometerError
 from reactometer.io import check_writable
 from reactometer.paths import CACHE_VARIABLE, INSTALL_STARTER, STARTER, cache_folder, find_starter, find_yunet
@@ -19,20 +20,24 @@ from reactometer.terminal import OK, SOME_FAILED
 
 
 def doctor() -> None:
-    """Check this installation. Add the output to bug reports. The exit status is 1 if something must be
-    fixed."""
-    n_wrong = 0
+    """Check this installation, for bug reports.
+
+    The exit status is 1 if something must be fixed.
+    """
+    findings = []
     for name, check, is_required, hint in list_checks():
         try:
-            typer.echo(f"ok     {name}: {check()}")
+            findings.append({"check": name, "status": "ok", "found": str(check())})
+            results.print(f"ok     {name}: {findings[-1]['found']}")
         except Exception as error:  # any failure is a finding
             reason = str(error) if isinstance(error, ReactometerError) else f"{type(error).__name__}: {error}"
-            n_wrong += is_required
-            typer.secho(
-                f"{'WRONG' if is_required else 'no':<5}  {name}: {reason}", fg="red" if is_required else None
-            )
-            typer.echo(f"       hint: {hint}")
-    typer.echo(f"{n_wrong} to fix" if n_wrong else "nothing is wrong")
+            status = "WRONG" if is_required else "no"
+            findings.append({"check": name, "status": status, "found": reason, "hint": hint})
+            results.print(f"{status:<5}  {name}: {reason}", style="red" if is_required else None)
+            results.print(f"       hint: {hint}")
+    print_json(findings)
+    n_wrong = sum(finding["status"] == "WRONG" for finding in findings)
+    results.print(f"{n_wrong} to fix" if n_wrong else "nothing is wrong")
     raise typer.Exit(SOME_FAILED if n_wrong else OK)
 
 

@@ -12,11 +12,13 @@ from reactometer.cli import render, render_evaluation
 from reactometer.cli.options import (
     ByOption,
     DataArgument,
+    DataOption,
     DeviceOption,
     GroupsOption,
     InSampleOption,
     ModelOption,
     SplitOption,
+    out_option,
     split_names,
 )
 from reactometer.terminal import OK, SOME_FAILED
@@ -34,11 +36,14 @@ def evaluate(
     groups: GroupsOption = None,
     in_sample: InSampleOption = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for predictions.csv, metrics.json and plots.")
+        Path | None, out_option("FOLDER", "Folder for predictions.csv, metrics.json and plots.")
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score a model on a dataset. Pearson, CCC and MAE are over all clips at once, with 95% intervals."""
+    """Score a model on a dataset.
+
+    Pearson, CCC and MAE are over all clips at once, with 95% intervals.
+    """
     from reactometer.evaluation.evaluate import evaluate as run
     from reactometer.inference.checkpoint import load_model
 
@@ -55,6 +60,7 @@ def evaluate(
         in_sample=in_sample,
         out=out,
     )
+    render.print_json(evaluation.as_json())
     render_evaluation.print_evaluation(evaluation)
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
@@ -70,29 +76,38 @@ def calibrate(
         bool, typer.Option("--recalibrate", help="Recalibrate predictions to the labels, too.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for a calibrated copy; default: change MODEL.")
+        Path | None, out_option("FOLDER", "Folder for a calibrated copy; default: change MODEL.")
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Fit a model's prediction intervals to held-out clips. The checkpoint stores them."""
+    """Fit a model's prediction intervals to held-out clips.
+
+    The checkpoint stores them.
+    """
     from reactometer.evaluation.conformal_fit import calibrate as run
 
     fitted = run(model, data, split=split, coverage=coverage, recalibrate=recalibrate, out=out, device=device)
+    render.print_json(fitted)
     render_evaluation.print_uncertainty(fitted, str(out or model))
 
 
 def report(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder.")],
     data: DataArgument,
-    out: Annotated[Path, typer.Option(help="Folder for report.html and its files.")] = Path("report"),
+    model: ModelOption,
+    out: Annotated[Path, out_option("FOLDER", "Folder for report.html and its files.")] = Path("report"),
     split: SplitOption = None,
     by: ByOption = None,
     groups: GroupsOption = None,
     in_sample: InSampleOption = False,
-    degradation: Annotated[bool, typer.Option(help="Also score degraded clips; 20 times slower.")] = True,
+    robustness: Annotated[
+        bool, typer.Option(help="Also score clips with noise or a hidden face; 20 times slower.")
+    ] = True,
     device: DeviceOption = "auto",
 ) -> None:
-    """Write a report of a model's scores (report.html, opens offline) and a model card (card.md)."""
+    """Write a page with all scores of a model, and a model card.
+
+    The page report.html opens offline; model-card.md has the same figures.
+    """
     from reactometer.evaluation.report import report as run
     from reactometer.hub.model_card import model_card
     from reactometer.inference.checkpoint import load_model
@@ -106,11 +121,14 @@ def report(
         by=by,
         groups=split_names(groups),
         in_sample=in_sample,
-        degradation=degradation,
+        robustness=robustness,
         device=device,
     )
     scores = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    card = write_atomic(out / "card.md", model_card(load_model(model, "cpu"), model.resolve().name, scores))
+    card = write_atomic(
+        out / "model-card.md", model_card(load_model(model, "cpu"), model.resolve().name, scores)
+    )
+    render.print_json({"report": page, "model_card": card})
     render.print_written([page, card])
 
 
@@ -119,26 +137,32 @@ def compare_predictions(
     second: Annotated[
         Path, typer.Argument(metavar="B.csv", help="predictions.csv of another model on the same clips.")
     ],
-    data: Annotated[Path, typer.Option(help="Dataset with the labels.")],
+    data: DataOption,
     by: ByOption = None,
     resamples: Annotated[int, typer.Option(min=100, help="Number of resamples and permutations.")] = 2000,
-    out: Annotated[Path | None, typer.Option(help="Write all results to this JSON file.")] = None,
+    out: Annotated[Path | None, out_option("FILE", "JSON file for all results.")] = None,
 ) -> None:
-    """Test which of two models is better. Print the differences with intervals and p-values."""
+    """Test which of two models is better on the same clips.
+
+    It prints the differences with intervals and p-values.
+    """
     from reactometer.evaluation.paired_test import compare_predictions as run
 
     paired = run(first, second, data, by=by, n_resamples=resamples, out=out)
+    render.print_json(paired)
     render_evaluation.print_paired(paired, str(first), str(second))
 
 
 def submission(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder.")],
     data: DataArgument,
-    out: Annotated[Path, typer.Option(help="Write this CSV file.")] = Path("submission.csv"),
+    model: ModelOption,
+    out: Annotated[Path, out_option("FILE", "CSV file for the predictions.")] = Path("submission.csv"),
     device: DeviceOption = "auto",
 ) -> None:
-    """Write the submission file of a challenge (ABAW5 or EMI), one row per test clip."""
+    """Write the submission file of a challenge (ABAW5, EMI)."""
     from reactometer.evaluation.evaluate import submission as run
     from reactometer.inference.checkpoint import load_model
 
-    render.print_written([run(load_model(model, device), data, out)])
+    path = run(load_model(model, device), data, out)
+    render.print_json({"submission": path})
+    render.print_written([path])

@@ -1,4 +1,4 @@
-"""The commands for architectures, weights, exports and the Hugging Face Hub."""
+"""The commands ``model …``: architectures, configurations, downloads, conversions, the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,69 +7,71 @@ from typing import Annotated
 
 import typer
 
+from reactometer.cli import render
+from reactometer.cli.options import ModelOption, out_option
 from reactometer.cli.render import results
 from reactometer.errors import ModelError, WeightsError
-from reactometer.terminal import OK, SOME_FAILED, messages
+from reactometer.terminal import OK, SOME_FAILED
 
 
-def models(
-    config: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Print a packaged configuration.")
-    ] = None,
-) -> None:
-    """List the architectures, their weights and licences."""
-    if config:
-        from reactometer.config import find_config
-
-        typer.echo(find_config(config).read_text(encoding="utf-8"), nl=False)
-        return
+def list_models() -> None:
+    """List the architectures, their encoders and licences."""
     from reactometer.models.architectures import ARCHITECTURES, ENCODER_LICENCES
 
-    for name, system in ARCHITECTURES.items():
-        results.print(f"{name}  {system.summary}")
-        results.print(f"    {system.encoder}, licence: {ENCODER_LICENCES[system.encoder]}")
+    rows = [
+        (name, item.summary, item.encoder, ENCODER_LICENCES[item.encoder])
+        for name, item in ARCHITECTURES.items()
+    ]
+    header = ("architecture", "network", "encoder", "licence")
+    render.print_json([dict(zip(header, row, strict=True)) for row in rows])
+    render.print_table(header, rows)
     results.print("You can use any encoder of transformers instead, by name or folder, for example")
     results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
-    results.print(
-        "next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml"
-    )
+    results.print("next: reactometer train NAME -d DATA; or reactometer model config NAME > mine.toml")
+
+
+def config(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Packaged configuration, such as resnet50.")],
+) -> None:
+    """Print a packaged configuration, as a start for your own."""
+    from reactometer.config import find_config
+
+    typer.echo(find_config(name).read_text(encoding="utf-8"), nl=False)
 
 
 def download(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="yunet, or OWNER/NAME on the Hugging Face Hub.")
+        list[str],
+        typer.Argument(metavar="NAME", help="yunet, or OWNER/NAME\\[@REVISION] on the Hugging Face Hub."),
     ],
-    to: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder for the files, for REACTOMETER_WEIGHTS.")
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Commit, tag or branch; default: the newest commit.")
+    out: Annotated[
+        Path | None, out_option("FOLDER", "Folder for the files; default: the caches of the other commands.")
     ] = None,
 ) -> None:
     """Download the face detector, encoders or checkpoints.
 
-    Without --to, files go to the cache that 'train' and 'predict' use. The exit status is 1 if a download
-    failed.
+    For a machine without a network, copy the folder there, and set REACTOMETER_WEIGHTS to it.
     """
     from reactometer.hub.hub import download as run
 
-    failed = False
+    paths = {}
     for name in names:
+        repository, _, revision = name.partition("@")
         try:
-            path = run(name, to, revision=revision)
+            paths[name] = run(repository, out, revision=revision or None)
         except (WeightsError, ModelError) as error:
-            failed = True
-            messages.print(f"failed: {name}: {error}", style="red")
+            render.print_failed([f"{name}: {error}"])
             continue
-        results.print(f"{name}: {path}")
-        if (path / "model.json").is_file():
-            results.print(f"next: reactometer predict --model {path} VIDEO")
-    raise typer.Exit(SOME_FAILED if failed else OK)
+        results.print(f"{name}: {paths[name]}")
+        if (paths[name] / "model.json").is_file():
+            results.print(f"next: reactometer predict VIDEO -m {paths[name]}")
+    render.print_json(paths)
+    raise typer.Exit(SOME_FAILED if len(paths) < len(set(names)) else OK)
 
 
 def push(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder.")],
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub.")],
+    model: ModelOption,
     private: Annotated[bool, typer.Option("--private", help="Make it visible only to you.")] = False,
 ) -> None:
     """Push a checkpoint to the Hugging Face Hub, with a model card.
@@ -82,32 +84,42 @@ def push(
     from reactometer.hub.hub import push as run
 
     revision = run(model, name, private=private)
-    results.print(f"model: {constants.ENDPOINT}/{name}")
+    url = f"{constants.ENDPOINT}/{name}"
+    render.print_json({"url": url, "revision": revision})
+    results.print(f"model: {url}")
     results.print(f"model card: {model / 'README.md'}; edit it and push again")
-    results.print(f"next: reactometer download {name} --revision {revision} --to FOLDER")
+    results.print(f"next: reactometer predict VIDEO -m {name}@{revision}")
+
+
+def join(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Checkpoint folders.")],
+    out: Annotated[Path, out_option("FOLDER", "Folder of the ensemble.")],
+) -> None:
+    """Join checkpoints into an ensemble of their mean."""
+    from reactometer.inference.checkpoint import join_models
+
+    render.print_trained(join_models(models, out))
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, or starter.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset with the labels of the model.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    model: ModelOption,
+    out: Annotated[Path, out_option("FOLDER", "Folder of the new checkpoint.")],
 ) -> None:
-    """Write an 8-bit copy of a checkpoint. Encoders are smaller, and faster on a CPU.
+    """Write an 8-bit copy of a checkpoint, smaller and faster on a CPU.
 
     The train split of DATA calibrates it. The command fails if mean Pearson on val falls by more than 0.005.
     For a checkpoint that has weights but no graphs, write a copy with graphs, in single precision.
     """
     from reactometer.inference.checkpoint import WEIGHTS_FILE
     from reactometer.inference.runtime import HEAD_GRAPH
-    from reactometer.paths import find_checkpoint
     from reactometer.training.export import export_weights
     from reactometer.training.quantise import export as run
 
-    folder = find_checkpoint(model)
-    if (folder / WEIGHTS_FILE).is_file() and not (folder / HEAD_GRAPH).is_file():
-        results.print(f"wrote {export_weights(model, data, out)}")
+    if (model / WEIGHTS_FILE).is_file() and not (model / HEAD_GRAPH).is_file():
+        render.print_trained(export_weights(model, data, out))
         return
-
     before, after = run(model, data, out)
-    results.print(f"wrote {out}")
+    render.print_json({"model": out, "mean_pearson_val": after, "mean_pearson_val_single_precision": before})
+    results.print(f"model: {out}")
     results.print(f"mean Pearson on val: {after:.4f}, in single precision {before:.4f}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer.cli import render
-from reactometer.cli.options import DeviceOption, StarterOption
+from reactometer.cli.options import DeviceOption, StarterOption, WorkersOption, out_option
 from reactometer.errors import ConfigError, require
 from reactometer.paths import STARTER
 from reactometer.terminal import OK, SOME_FAILED, messages
@@ -27,14 +27,17 @@ def predict(
     videos: Annotated[
         list[str],
         typer.Argument(
-            metavar="VIDEO", help="Video or sound files, folders, glob patterns, or .txt/.csv lists."
+            metavar="FILE", help="Video or sound files, folders, glob patterns, or .txt/.csv lists."
         ),
     ],
     model: StarterOption = STARTER,
     out: Annotated[
+        Path | None, out_option("FILE", "Table with one row per file (.csv, .parquet or .json).")
+    ] = None,
+    out_dir: Annotated[
         str | None,
         typer.Option(
-            help="Table with one row per file (.csv, .parquet or .json); or a folder, for a resumable run."
+            metavar="FOLDER", help="Folder of a run over any number of files; a stopped run resumes."
         ),
     ] = None,
     timeline: Annotated[
@@ -60,7 +63,7 @@ def predict(
     ] = None,
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="Step between window starts, seconds.")] = 1.0,
-    rate: Annotated[
+    fps: Annotated[
         float | None, typer.Option(help="Frames sampled per second; default: as in training.")
     ] = None,
     faces: Annotated[str, typer.Option(help="one: the main face; all: every face.")] = "one",
@@ -88,25 +91,22 @@ def predict(
     gpus: Annotated[
         float, typer.Option(min=0, help="Share of a GPU per process, with --ray; default: 0.")
     ] = 0.0,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of processes, with --out FOLDER; default: one per CPU.")
-    ] = None,
+    workers: WorkersOption = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Predict failed files again, with --out FOLDER.")
+        bool, typer.Option("--retry-failed", help="Predict failed files again, with --out-dir.")
     ] = False,
 ) -> None:
-    """Predict emotion intensities of videos, per file and over time.
+    """Predict the emotion intensities of files, over time, too.
 
-    For many files, use --out FOLDER: each result is saved at once, the same command resumes a stopped run,
+    For many files, use --out-dir: each result is saved at once, the same command resumes a stopped run,
     and failed.csv lists the unreadable files.
     """
-    folder = out if out and ("://" in out or not Path(out).suffix) else None
-    if not folder and os.name == "posix":
+    if not out_dir and os.name == "posix":
         thread_worker(os.getpid(), get_ident()).start()  # it imports modules while this process does
     from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import PredictOptions
 
-    options = PredictOptions(window, hop, rate, faces, smooth, baseline, summary=summary)
+    options = PredictOptions(window, hop, fps, faces, smooth, baseline, summary=summary)
     per_file: dict[str, object] = {
         "timeline": timeline,
         "frames": frames,
@@ -116,20 +116,18 @@ def predict(
     }
     per_file |= {"subtitles": subtitles, "overlay": overlay, "people": people, "same-person": same_person}
     per_run = {"workers": workers, "retry-failed": retry_failed, "ray": ray, "gpus": gpus}
-    for name in (name for name, value in (per_file if folder else per_run).items() if value):
-        if folder:
-            raise ConfigError(
-                f"--{name} cannot be used with --out FOLDER", fix="Name a table: --out clips.csv"
-            )
-        raise ConfigError(f"--{name} needs --out FOLDER", fix="Name a folder: --out results")
+    for name in (name for name, value in (per_file if out_dir else per_run).items() if value):
+        if out_dir:
+            raise ConfigError(f"--{name} cannot be used with --out-dir")
+        raise ConfigError(f"--{name} needs --out-dir", fix="Add --out-dir results")
     if gpus and not ray:
         raise ConfigError("--gpus needs --ray", fix="Name a cluster, such as --ray local")
-    if folder:
+    if out_dir:
         from reactometer.batch.run import predict_folder
 
         result = predict_folder(
             videos,
-            folder,
+            out_dir,
             model,
             options,
             device=device,
@@ -138,11 +136,11 @@ def predict(
             gpus=gpus,
             retry_failed=retry_failed,
         )
+        render.print_json(result)
         render.print_run(result)
         failed = bool(result.failures)
     else:
-        table = Path(out) if out else None
-        outputs = Outputs(table, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
+        outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
         failed = _predict_into_files(videos, outputs, model, options, device, people, same_person)
     render.print_starter(model)
     raise typer.Exit(SOME_FAILED if failed else OK)
@@ -162,10 +160,11 @@ def _predict_into_files(
     from reactometer.data.person_norm import read_people
     from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import predict as run
+    from reactometer.inference.tables import clip_rows
 
     paths = find_files(videos)
     if any(map(is_uri, paths)):
-        raise ConfigError("files in an object store need --out FOLDER", fix="Add --out FOLDER")
+        raise ConfigError("files in an object store need --out-dir", fix="Add --out-dir results")
     outputs.check(len(paths))
     person_by_path = read_people(people) if people else {}
     if same_person and not people:
@@ -174,23 +173,31 @@ def _predict_into_files(
     predictions = run(paths, loaded, **asdict(options), people=person_by_path)
     render.print_device(loaded)
     render.print_written(outputs.write(predictions))
+    render.print_json(clip_rows(predictions))
     render.print_predictions(predictions)
     return any(prediction.failed for prediction in predictions)
 
 
 def explain(
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video or sound file.")],
+    video: Annotated[Path, typer.Argument(metavar="FILE", help="Video or sound file.")],
     model: StarterOption = STARTER,
-    out: Annotated[Path | None, typer.Option(help="Folder for attribution.json and attribution.png.")] = None,
+    out: Annotated[
+        Path | None, out_option("FOLDER", "Folder for attribution.json and attribution.png.")
+    ] = None,
     span: Annotated[
         str | None, typer.Option(help="Time range to explain, such as 10-20s; maximum: 60 s.")
     ] = None,
-    face_map: Annotated[bool, typer.Option("--map/--no-map", help="Also mask regions of the face.")] = True,
+    face_map: Annotated[
+        bool, typer.Option("--face-map/--no-face-map", help="Also mask regions of the face.")
+    ] = True,
     device: DeviceOption = "auto",
 ) -> None:
-    """Explain a prediction by masking frames, sound and regions of the face."""
+    """Explain a prediction by masking parts of the input.
+
+    It masks the face or the voice, moments of each, and regions of the face.
+    """
     from reactometer.explain.occlusion import explain as run
-    from reactometer.explain.report import describe, write_attribution
+    from reactometer.explain.report import as_json, describe, write_attribution
     from reactometer.inference.checkpoint import load_model
     from reactometer.io import make_folder
 
@@ -200,6 +207,7 @@ def explain(
     attribution = run(video, load_model(model, device), span=span, face_map=face_map)
     if out is not None:
         render.print_written(write_attribution(attribution, out))
+    render.print_json(as_json(attribution))
     render.results.print("\n".join(describe(attribution)))
     for note in attribution.prediction.notes:
         messages.print(f"note: {note}", style="yellow")

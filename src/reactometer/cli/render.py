@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -40,29 +41,56 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
     results.print(table)
 
 
+def print_json(content: object) -> None:
+    """Print a result as JSON, with ``--json``; it replaces what the other functions print."""
+    if results.quiet:
+        from pydantic_core import to_json
+
+        typer.echo(to_json(content, indent=2, inf_nan_mode="null", fallback=lambda value: value.tolist()))
+
+
 def print_prepared(prepared: PreparedSet) -> None:
     """Print how many clips are ready and, by name, which have no face, no sound, or could not be read."""
     from reactometer.data.splits import SPLITS
 
     ready = [row for row in prepared.rows if row.file]
-    counts = ", ".join(f"{name} {len(prepared.split(name))}" for name in SPLITS if prepared.split(name))
+    sizes = {name: len(prepared.split(name)) for name in SPLITS if prepared.split(name)}
+    share = sum(row.n_faces for row in ready) / max(1, sum(row.n_samples for row in ready))
+    without_face = [row.clip.clip_id for row in ready if not row.n_faces]
+    without_sound = [row.clip.clip_id for row in ready if not row.has_sound]
+    failed = {row.clip.clip_id: row.clip.problem for row in prepared.failed}
+    print_json(
+        {
+            "folder": prepared.folder,
+            "n_clips": len(prepared.rows),
+            "n_ready": len(ready),
+            "splits": sizes,
+            "labels": prepared.labels,
+            "detector": prepared.settings.detector,
+            "face_share": share,
+            "without_face": without_face,
+            "without_sound": without_sound,
+            "failed": failed,
+        }
+    )
+    counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
     results.print(f"{len(ready)} of {len(prepared.rows)} clips ready in {prepared.folder} ({counts})")
     if prepared.labels:
         results.print(f"labels: {', '.join(prepared.labels)}")
-    share = sum(row.n_faces for row in ready) / max(1, sum(row.n_samples for row in ready))
     results.print(f"detector: {prepared.settings.detector}; face in {share:.1%} of the sampled frames")
-    print_names("without a face", [row.clip.clip_id for row in ready if not row.n_faces])
-    print_names("without sound", [row.clip.clip_id for row in ready if not row.has_sound])
+    print_names("without a face", without_face)
+    print_names("without sound", without_sound)
     unreadable = [f"{row.clip.clip_id} ({row.n_unreadable})" for row in ready if row.n_unreadable]
     print_names("with unreadable frames", unreadable)
-    print_failed([f"{row.clip.clip_id}: {row.clip.problem}" for row in prepared.failed])
+    print_failed([f"{clip_id}: {problem}" for clip_id, problem in failed.items()])
 
 
 def print_trained(folder: Path) -> None:
     """Print the path of the model and the next command."""
     if is_first_process():
+        print_json({"model": folder})
         results.print(f"model: {folder}")
-        results.print(f"next: reactometer evaluate --model {folder} DATA")
+        results.print(f"next: reactometer evaluate DATA -m {folder}")
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -135,7 +163,7 @@ def print_starter(folder: Path) -> None:
         messages.print(
             "note: the starter model was trained on composites of faces and voices, not on people's "
             "reactions; "
-            f"read {folder / 'README.md'} before you use its scores, or choose another model with --model",
+            f"read {folder / 'README.md'} before you use its scores, or choose another model with -m",
             style="yellow",
         )
 
@@ -151,7 +179,9 @@ def print_failed(lines: Sequence[str]) -> None:
     """Print the number of failures, and the first ones, on standard error."""
     if lines:
         rest = [f"and {len(lines) - MAX_NAMES} more"] if len(lines) > MAX_NAMES else []
+        quiet, messages.quiet = messages.quiet, False
         messages.print("\n  ".join([f"{len(lines)} failed:", *lines[:MAX_NAMES], *rest]), style="red")
+        messages.quiet = quiet
 
 
 def print_serving(service: Service, address: str) -> None:

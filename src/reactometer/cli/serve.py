@@ -13,7 +13,7 @@ import typer
 from rich.live import Live
 
 from reactometer.cli import render
-from reactometer.cli.options import DeviceOption, StarterOption
+from reactometer.cli.options import DeviceOption, StarterOption, WorkersOption, out_option
 from reactometer.errors import ConfigError
 from reactometer.paths import STARTER, cache_folder
 from reactometer.terminal import OK, SOME_FAILED
@@ -27,18 +27,16 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0: all addresses of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8000,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of jobs and uploads; default: in the cache.")
+    jobs: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of jobs and uploads; default: in the cache.")
     ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys, one line NAME KEY per client; default: no keys.")
     ] = None,
-    name: Annotated[
-        list[str] | None, typer.Option(help="Allowed host name, behind a proxy; repeatable.")
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Allowed host name, behind a proxy; repeatable.")
     ] = None,
-    readers: Annotated[
-        int | None, typer.Option(min=1, help="Number of processes that decode files; default: one per CPU.")
-    ] = None,
+    workers: WorkersOption = None,
     queue: Annotated[
         int, typer.Option(min=1, help="Maximum number of queued clips; more are refused with 429.")
     ] = 64,
@@ -51,9 +49,9 @@ def serve(
     keep_hours: Annotated[float, typer.Option(min=0, help="Time until results are deleted, hours.")] = 24,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve predictions over HTTP, with a web page at http://127.0.0.1:8000. Ctrl-C stops it.
+    """Serve a web page and an HTTP interface for predictions.
 
-    For TLS, put a proxy in front of it. Install the extra first: pip install 'reactometer[serve]'.
+    The page is at http://127.0.0.1:8000; Ctrl-C stops the service. For TLS, put a proxy in front of it.
     """
     from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import Predictor
@@ -63,10 +61,10 @@ def serve(
     from reactometer.workers.media_worker import ResourceLimits
 
     settings = Settings(
-        folder=data or cache_folder() / "serve",
+        folder=jobs or cache_folder() / "serve",
         keys=read_keys(keys) if keys else {},
-        hosts=_names(host, name or []),
-        readers=readers,
+        hosts=_names(host, allow_host or []),
+        readers=workers,
         body_bytes=round(max_mb * 1e6),
         upload_s=upload_seconds,
         bounds=ResourceLimits(duration_s=max_seconds, pixels=MAX_PIXELS),
@@ -90,7 +88,7 @@ def _names(host: str, names: list[str]) -> tuple[str, ...]:
     for name in names:
         if name != "*" and "*" in name.removeprefix("*."):
             expected = "reactions.example.org, *.example.org or *"
-            raise ConfigError("--name is not a host name", got=name, expected=expected)
+            raise ConfigError("--allow-host is not a host name", got=name, expected=expected)
     loopback = LOOPBACK if host in LOOPBACK else ()
     return (*loopback, *names) if loopback or names else ("*",)
 
@@ -104,22 +102,25 @@ def live(
         str | None, typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1.")
     ] = None,
     window: Annotated[float, typer.Option(help="Length of the window of each score, seconds.")] = 2.0,
-    rate: Annotated[
+    fps: Annotated[
         float | None, typer.Option(min=0.1, max=120.0, help="Frames scored per second; default: at least 10.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write one row per score to this CSV file.")] = None,
+    out: Annotated[Path | None, out_option("FILE", "CSV file with one row per score.")] = None,
     seconds: Annotated[
         float | None, typer.Option("--for", min=0.0, help="Stop after this time, seconds.")
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score a camera or stream in real time, without recording it. Ctrl-C stops it."""
+    """Score a camera or stream in real time.
+
+    Nothing is recorded. Ctrl-C stops it.
+    """
     from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
     from reactometer.live.session import FrameQueue, live_rows, run_session
 
-    scorer = LiveScorer(load_model(model, device), window, rate)
+    scorer = LiveScorer(load_model(model, device), window, fps)
     scorer.warm_up()
     labels, queue = scorer.model.labels, FrameQueue(scorer.rate_hz)
     latencies_s, rate_hz, dropped = list[float](), 0.0, 0

@@ -113,9 +113,8 @@ def check_leaks(clips: Sequence[Clip], *, folded: Sequence[str] = (), origin: st
         raise DataError(
             f"{origin}: splits share people or stimuli",
             got="; ".join(map(str, refused)),
-            fix="Make a clean split with 'reactometer split', or add data.allow_leak=true (--allow-leak) to "
-            "measure on "
-            "people or stimuli of the training set",
+            fix="Make a clean split with 'reactometer data split', or add --allow-leak "
+            "to measure on people or stimuli of the training set",
         )
     if not has_people and clips and clips[0].person and not folded and is_first_process():
         warnings.warn(

@@ -23,11 +23,9 @@ SPLIT_NAMES = {
 
 SEPARATORS = ",;\t"
 DUPLICATE = (
-    "duplicate id (the first row is used); make ids unique, or average raters with 'reactometer ratings'"
+    "duplicate id (the first row is used); make ids unique, or average raters with 'reactometer data ratings'"
 )
-NO_LABEL = (
-    "rescale ratings with 'reactometer ratings --scale', or name the columns that are labels with --labels"
-)
+NO_LABEL = "rescale ratings with 'reactometer data ratings --scale', or name the label columns with --labels"
 
 COLUMNS = ("path", "audio", "split", "person", "stimulus", "rater")
 """Columns of a listing besides labels and attributes; upper and lower case are equal."""

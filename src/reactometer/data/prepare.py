@@ -151,7 +151,7 @@ def open_data(
         DataError: its table or features cannot be used.
     """
     if config.path is None:
-        raise ConfigError("no dataset", fix="Set data.path in the TOML file, or add data.path=FOLDER")
+        raise ConfigError("no dataset", fix="Name it with -d DATA, or set data.path in the TOML file")
     data, labels = config.path, config.labels
     face, voice = config.face_features, config.voice_features
     if not (face or voice) or (data / INDEX_FILE).is_file():

@@ -129,7 +129,7 @@ def fit_uncertainty(
             f"{prepared.folder}: too few clips in split '{split}' for calibration",
             got=f"{len(unmasked)} with labels and a usable face or voice",
             expected=f"at least {min_clips}",
-            fix="Add clips, or calibrate on another dataset: reactometer calibrate DATA --model MODEL",
+            fix="Add clips, or calibrate on another dataset: reactometer calibrate DATA -m MODEL",
         )
     person = {index: rows[index].clip.person or "" for index in unmasked}
     if "" in person.values() or len(set(person.values())) < min_calibration_size(coverage):

@@ -68,7 +68,7 @@ def submission(
             "the model's labels are those of no challenge",
             got=", ".join(loaded.labels),
             expected=" or ".join(", ".join(labels) for labels in ID_COLUMNS),
-            fix="For a table of predictions: reactometer evaluate DATA --model MODEL --out FOLDER",
+            fix="For a table of predictions: reactometer evaluate DATA -m MODEL -o FOLDER",
         )
     prepared = open_for_model(loaded, data, progress=progress)
     ids = [row.clip.clip_id for row in prepared.split(choose_split(prepared, "test"))]

@@ -97,7 +97,7 @@ def find_held_out_members(
         if is_in_folds and not unseen:
             raise DataError(
                 f"no out-of-fold score: all members were trained on '{row.clip.clip_id}'",
-                expected="an ensemble from 'reactometer ensemble --folds' or 'reactometer crossval', and a "
+                expected="an ensemble from 'reactometer train --folds' or 'reactometer crossval', and a "
                 "dataset without copies of clips",
             )
         n_clips += is_in_folds and bool(row.clip.labels)

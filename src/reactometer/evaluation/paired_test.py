@@ -245,7 +245,7 @@ def _read_predictions(path: Path, labels: Sequence[str] = ()) -> pd.DataFrame:
     if table.index.has_duplicates:
         clip_id = table.index[table.index.duplicated()][0]
         raise DataError(
-            f"{path}: {clip_id} has two rows", fix="Write it with 'reactometer evaluate --out FOLDER'"
+            f"{path}: {clip_id} has two rows", fix="Write it with 'reactometer evaluate -o FOLDER'"
         )
     values: pd.DataFrame = table.apply(pd.to_numeric, errors="coerce")
     if len(undefined := values[values.isna().any(axis=1)]):

@@ -20,7 +20,7 @@ from reactometer.evaluation.bootstrap import Interval
 from reactometer.evaluation.evaluate import OUT_OF_FOLD, Evaluation, evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.plots import as_svg, mark, plot_calibration, plot_coverage, plot_scores
-from reactometer.evaluation.robustness import measure_robustness, plot_degradation
+from reactometer.evaluation.robustness import measure_robustness, plot_robustness
 from reactometer.inference.checkpoint import load_model
 from reactometer.io import make_folder, write_atomic
 from reactometer.terminal import format_score
@@ -41,7 +41,7 @@ def report(  # noqa: PLR0913 - options by keyword
     by: str | None = None,
     groups: Sequence[str] = (),
     in_sample: bool = False,
-    degradation: bool = True,
+    robustness: bool = True,
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
@@ -52,7 +52,7 @@ def report(  # noqa: PLR0913 - options by keyword
         data, split, by, groups, in_sample, progress: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
         out: the folder for the page and all files that ``evaluate`` and
             :func:`~reactometer.evaluation.robustness.measure_robustness` write.
-        degradation: also score degraded clips; about twenty times slower.
+        robustness: also score degraded clips; about twenty times slower.
         device: as of :func:`~reactometer.inference.checkpoint.load_model`.
 
     Raises:
@@ -63,9 +63,9 @@ def report(  # noqa: PLR0913 - options by keyword
     folder = prepared.folder
     options: dict[str, Any] = {"in_sample": in_sample, "progress": progress}
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, **options)
-    degradation_curves = None
-    if degradation and not loaded.networks.feature_sizes and evaluation.split != OUT_OF_FOLD:
-        degradation_curves = measure_robustness(loaded, prepared, evaluation.split, out, by=by, **options)
+    robustness_curves = None
+    if robustness and not loaded.networks.feature_sizes and evaluation.split != OUT_OF_FOLD:
+        robustness_curves = measure_robustness(loaded, prepared, evaluation.split, out, by=by, **options)
     uses_both = loaded.sampling.uses_face and loaded.sampling.uses_voice
     ablations = {
         f"without {modality}": evaluate(
@@ -88,7 +88,7 @@ def report(  # noqa: PLR0913 - options by keyword
         "estimate": _estimate,
         "percent": "{:.1%}".format,
     }
-    plots = (plot_scores, plot_calibration, plot_coverage, plot_degradation)
+    plots = (plot_scores, plot_calibration, plot_coverage, plot_robustness)
     environment.globals |= {"svg": as_svg, "mark": mark, **{plot.__name__: plot for plot in plots}}
     template = files("reactometer.evaluation").joinpath(PAGE_FILE).read_text(encoding="utf-8")
     page = environment.from_string(template).render(
@@ -99,7 +99,7 @@ def report(  # noqa: PLR0913 - options by keyword
         ablations=ablations,
         baselines=baselines,
         shuffled=(np.mean(shuffled), *np.quantile(shuffled, [0.025, 0.975])) if shuffled else None,
-        degradation_curves=degradation_curves,
+        robustness_curves=robustness_curves,
         audit=audit(folder, progress=progress),
         worst=_worst_clips(evaluation, of_media=prepared.feature_sizes is None),
         of_media=prepared.feature_sizes is None,

@@ -24,7 +24,7 @@ from reactometer.evaluation.bootstrap import (
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.overlap import check_held_out, find_overlap
 from reactometer.evaluation.plots import make_panels, mark
-from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
+from reactometer.inference.checkpoint import ROBUSTNESS_FILES, LoadedModel
 from reactometer.inference.inputs import open_reader
 from reactometer.inference.scoring import join_members, score_encoded
 from reactometer.io import format_json, write_atomic, write_plot
@@ -85,7 +85,7 @@ def measure_robustness(
     in_sample: bool = False,
     progress: bool = True,
 ) -> Curves:
-    """Score a model on degraded clips, level by level; write ``degradation.json`` and ``degradation.png``.
+    """Score a model on degraded clips, level by level; write ``robustness.json`` and ``robustness.png``.
 
     Corruptions of a modality that the model does not use are left out. The random numbers of a clip are the
     same at all levels: a higher share hides the same segments and more, and only the noise's amplitude
@@ -130,11 +130,11 @@ def measure_robustness(
         )
         for name, levels in corruptions.items()
     }
-    table, plot = (out / name for name in DEGRADATION_FILES)
+    table, plot = (out / name for name in ROBUSTNESS_FILES)
     origin = {"data": prepared.folder.name, "split": split, "training_overlap": overlap.as_json()}
     points = {name: [asdict(point) for point in curve] for name, curve in curves.items()}
     write_atomic(table, format_json({**origin, "curves": points}))
-    write_plot(mark(plot_degradation(curves), overlap.label), plot)
+    write_plot(mark(plot_robustness(curves), overlap.label), plot)
     return curves
 
 
@@ -167,7 +167,7 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
     return corruptions
 
 
-def plot_degradation(curves: Curves) -> Figure:
+def plot_robustness(curves: Curves) -> Figure:
     """Plot one panel per corruption: Pearson of each emotion, and their mean with its interval; gaps if
     undefined."""
     figure, panels = make_panels(len(curves), columns=2, size=(4.6, 3.2))

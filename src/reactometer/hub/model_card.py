@@ -23,11 +23,9 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         name: its repository, ``owner/name``, or its folder.
         scores: ``metrics.json`` of ``evaluate``, measured after training.
     """
-    folder = f"models/{name.replace('/', '--')}" if "/" in name else name
-    command = f"reactometer predict --model {folder} video.mp4"
+    command = f"reactometer predict video.mp4 -m {name}"
     if model.networks.feature_sizes:
-        command = f"reactometer evaluate --model {folder} DATA   # DATA: features as in training, not videos"
-    download = [f"reactometer download {name} --to models"] if "/" in name else []
+        command = f"reactometer evaluate DATA -m {name}   # DATA: features as in training, not videos"
     bases = sorted({base for member in model.members for base in _bases(member)})
     parts = [
         "---\nlibrary_name: reactometer\ntags: [emotional-reaction-intensity]\n"
@@ -36,7 +34,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         "Estimates how strongly a person in a video reacts: a number in [0, 1] for each of "
         f"{len(model.labels)} labels "
         f"({', '.join(model.labels)}). Made with reactometer {model.description.get('reactometer', '')}.",
-        "\n".join(["```sh", *download, command, "```"]),
+        f"```sh\n{command}\n```",
         f"An ensemble of {len(model.ensemble)} models: their scores are averaged." if model.ensemble else "",
         *(_about(member) for member in model.members),
         _score_table(model.labels, scores) if scores else "",

@@ -37,10 +37,10 @@ from reactometer.types import FloatArray
 
 FORMAT = 4
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
-DEGRADATION_FILES = ("degradation.json", "degradation.png")
+ROBUSTNESS_FILES = ("robustness.json", "robustness.png")
 FILES = (
     *(DESCRIPTION_FILE, "face.onnx", "voice.onnx", HEAD_GRAPH, WEIGHTS_FILE),
-    *(UNCERTAINTY_FILE, SCREENING_FILE, *DEGRADATION_FILES),
+    *(UNCERTAINTY_FILE, SCREENING_FILE, *ROBUSTNESS_FILES),
 )
 """All files of a checkpoint, except its card; only the description and the graphs are required."""
 
@@ -162,7 +162,7 @@ def load_model(
     """Load a checkpoint: check it and open its graphs; needs no network.
 
     Args:
-        folder: written by ``train``, ``ensemble`` or ``export``; or "starter", the starter model.
+        folder: written by ``train``, ``model join`` or ``model export``; or "starter", the starter model.
         device: device that runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA
             if it is available, else the CPU.
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
@@ -320,7 +320,7 @@ def check_digest(file: Path, expected: str | None) -> None:
     if not file.is_file():
         fix = COPY_AGAIN
         if file.suffix == ".onnx" and (file.parent / WEIGHTS_FILE).is_file():
-            fix += f", or export its weights: reactometer export {file.parent} DATA --out FOLDER"
+            fix += f", or export its weights: reactometer model export DATA -m {file.parent} -o FOLDER"
         raise ModelError(f"{file.parent}: damaged checkpoint: no {file.name}", fix=fix)
     if (got := sha256_of(file)) != expected:
         raise ModelError(

@@ -137,7 +137,7 @@ class JobQueue:
         try:
             self._lock.acquire()
         except Timeout as error:
-            fix = "Choose another folder with --data, or stop the other service"
+            fix = "Choose another folder with --jobs, or stop the other service"
             raise ConfigError(f"{settings.folder}: another service uses this folder", fix=fix) from error
         self.active: dict[str, ActiveJob] = {}  # queued and running jobs by id
         self._queued: deque[ActiveJob] = deque()

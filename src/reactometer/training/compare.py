@@ -18,7 +18,7 @@ from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.io import Paths, as_path_list, write_atomic
 from reactometer.terminal import format_score
-from reactometer.training.train import check_config, train_once
+from reactometer.training.train import check_config, train_in
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def compare(
     seeds: int = 3,
     overrides: Sequence[str] = (),
     split: str = "test",
+    fresh: bool = False,
     progress: bool = True,
 ) -> Comparison:
     """Train each configuration with several seeds, score all on one split, and write one table.
@@ -65,6 +66,7 @@ def compare(
         seeds: trainings per configuration, with ``training.seed`` = 0, 1, 2 …
         overrides: ``section.key=value`` on top of every configuration.
         split: the split to score; training and the choice of the epoch use only train and val.
+        fresh: delete earlier runs of these configurations.
         progress: show bars and lines on standard error.
 
     Raises:
@@ -91,7 +93,8 @@ def compare(
     for name, config in configurations.items():
         runs = [out / "runs" / f"{name}-seed{seed}" for seed in range(seeds)]
         models = [
-            load_model(train_once(config, run, seed=seed, progress=progress)) for seed, run in enumerate(runs)
+            load_model(train_in(config, run, seed=seed, fresh=fresh, progress=progress))
+            for seed, run in enumerate(runs)
         ]
         new_rows, length = _build_rows(name, models, data, split, progress)
         rows += new_rows

@@ -21,10 +21,11 @@ from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import UNCERTAINTY_FILE
 from reactometer.io import format_json, make_folder, write_atomic
 from reactometer.terminal import messages, progress_bar
-from reactometer.training.train import MODEL_DIR, check_config, train_once
+from reactometer.training.train import MODEL_DIR, check_config, train_in
+from reactometer.training.trainer import delete_run
 
 
-def crossval(
+def crossval(  # noqa: PLR0913 - options by keyword
     config: Config | Path | str,
     out: Path | str,
     overrides: Sequence[str] = (),
@@ -34,6 +35,7 @@ def crossval(
     by: str | None = None,
     n_resamples: int = N_RESAMPLES,
     groups: Sequence[str] = (),
+    fresh: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Train one model per fold, predict each clip by the model that held it out, and score all clips at once.
@@ -50,6 +52,7 @@ def crossval(
         folds: number of folds, at least 3.
         leave_one_person_out: make one fold per person instead.
         by, n_resamples, groups: as of ``evaluate``.
+        fresh: delete earlier folds and their ensemble.
         progress: show bars on standard error.
 
     Raises:
@@ -84,13 +87,16 @@ def crossval(
             data = config.data.model_copy(update={"folds": folds, "fold": fold, "nested": True})
             run = out / f"fold{fold}of{folds}"
             config = config.model_copy(update={"data": data})
-            members.append(train_once(config, run, seed=config.training.seed, progress=False))
+            members.append(train_in(config, run, seed=config.training.seed, fresh=fresh, progress=False))
             trained_on = load_model(members[-1], "cpu").description["data"]["manifest_sha256"]
             if trained_on != prepared.manifest_sha256:
                 raise OutputError(
-                    f"{run}: trained on other clips", fix="Set another folder with --out, or delete this one"
+                    f"{run}: trained on other clips",
+                    fix="Choose another folder with --out, or start again with --fresh",
                 )
             advance()
+    if fresh:
+        delete_run(out, MODEL_DIR)
     if not (out / MODEL_DIR).exists():
         join_models(members, out / MODEL_DIR)
     if not (out / MODEL_DIR / UNCERTAINTY_FILE).is_file():

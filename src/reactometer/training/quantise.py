@@ -54,7 +54,7 @@ def export(
     source = find_checkpoint(model)
     loaded = load_model(source, "cpu")
     if loaded.ensemble:
-        fix = "Export each member, and join the new checkpoints with 'reactometer ensemble'"
+        fix = "Export each member, and join the new checkpoints with 'reactometer model join'"
         raise ModelError(f"{source}: an ensemble cannot be exported", fix=fix)
     if not loaded.networks.encoders or loaded.precision != "float32":
         raise ModelError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import seed_everything
 
@@ -42,17 +43,17 @@ def train(
     config: Config | Path | str,
     overrides: Sequence[str] = (),
     *,
-    resume: bool = False,
-    overwrite: bool = False,
+    fresh: bool = False,
     progress: bool = True,
 ) -> Path:
     """Fit a model on the train split, choose its epoch on the val split, and write a checkpoint.
 
+    A second call resumes a stopped run from its last finished epoch, and returns the model of a finished run.
+
     Args:
         config: a TOML file, or a configuration object.
         overrides: ``section.key=value`` on top of a TOML file.
-        resume: resume a stopped run from its last finished epoch.
-        overwrite: delete an earlier run in the same folder.
+        fresh: delete an earlier run in the same folder.
         progress: show bars and one line per epoch on standard error.
 
     Returns:
@@ -61,15 +62,18 @@ def train(
 
     Raises:
         ConfigError, DataError, WeightsError: the configuration or the dataset cannot be used.
-        OutputError: the run's folder contains a run already.
+        OutputError: the folder contains a run of another configuration.
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     check_config(config)
     progress = progress and is_first_process()
-    out = prepare_run_dir(
-        config.training.out or Path("runs/run"), MODEL_DIR, resume=resume, overwrite=overwrite
-    )
+    out = config.training.out or Path("runs/run")
+    if not fresh and _is_finished(config, out):
+        if progress:
+            messages.print(f"{out}: finished earlier; --fresh trains again")
+        return out / MODEL_DIR
+    resume = prepare_run_dir(out, fresh=fresh)
     prepared = open_data(config.data, config.prepare, progress=progress)
     detector = config.prepare.detector  # "auto" is resolved on each machine that uses the model
     config = config.model_copy(
@@ -79,7 +83,7 @@ def train(
     setup = build_training(config, prepared, progress=progress)
     data = setup.data
     module = ReactionModule(setup.trainable, config.training, data)
-    if overwrite and is_first_process():  # only when the new run is ready to start
+    if fresh and is_first_process():  # only when the new run is ready to start
         delete_run(out, MODEL_DIR)
     if is_first_process():
         write_atomic(out / "config.json", config.model_dump_json(indent=2) + "\n")
@@ -112,31 +116,43 @@ def check_config(config: Config) -> None:
     check_devices(config.training)
 
 
-def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
-    """Train the model of a run in ``out``, or resume its training, unless it is finished; return the
-    checkpoint.
+def train_in(config: Config, out: Path, *, seed: int, fresh: bool, progress: bool) -> Path:
+    """Train one of several models in ``out``, as :func:`train` does; return the checkpoint."""
+    training = config.training.model_copy(update={"out": out, "seed": seed})
+    if progress:
+        messages.print(f"training {out.name}", style="bold")
+    return train(config.model_copy(update={"training": training}), fresh=fresh, progress=progress)
+
+
+def _is_finished(config: Config, out: Path) -> bool:
+    """Return True if the folder has the model of a finished run.
 
     Raises:
-        OutputError: the folder contains a run of another configuration.
+        OutputError: it contains a run of another configuration.
     """
-    training = config.training.model_copy(update={"out": out, "seed": seed})
-    config = config.model_copy(update={"training": training})
-    if (file := out / "config.json").is_file():
-        fix = "Set another folder with --out, or delete this one"
+    finished = (out / MODEL_DIR).exists()
+    if finished or (out / CHECKPOINTS / LAST).is_file():
+        fix = "Choose another folder with --out, or delete this run with --fresh"
+        file = out / "config.json"
         with wrap_decode_errors(file, OutputError, fix):
             previous = parse_config(parse_json_object(file.read_bytes()), str(file))
-        if _comparable_settings(previous) != _comparable_settings(config):
-            raise OutputError(f"{out}: the folder contains a run of another configuration", fix=fix)
-    if not (out / MODEL_DIR).exists():
-        if progress:
-            messages.print(f"training {out.name}", style="bold", markup=False)
-        train(config, resume=(out / CHECKPOINTS / LAST).is_file(), progress=progress)
-    return out / MODEL_DIR
+        if changed := _changed_settings(previous, config):
+            raise OutputError(
+                f"{out}: the folder contains a run of another configuration", got=changed, fix=fix
+            )
+    return finished
 
 
-def _comparable_settings(config: Config) -> dict[str, object]:
-    """Return the settings that must be equal to resume a run."""
-    return config.model_dump(mode="json", exclude={"prepare": True, "data": {"cache"}, "training": {"out"}})
+def _changed_settings(previous: Config, config: Config) -> str:
+    """Describe the settings that differ, among those that must be equal to resume a run."""
+    exclude: Any = {"prepare": True, "data": {"cache"}, "training": {"out"}}
+    before, now = (item.model_dump(mode="json", exclude=exclude) for item in (previous, config))
+    return ", ".join(
+        f"{section}.{key}={value} instead of {before[section][key]}"
+        for section, values in now.items()
+        for key, value in values.items()
+        if value != before[section][key]
+    )
 
 
 def _calibrate(folder: Path, prepared: PreparedSet, *, intervals: bool, progress: bool) -> None:
@@ -163,6 +179,7 @@ def ensemble(
     *,
     folds: int = 0,
     seeds: int = 0,
+    fresh: bool = False,
     progress: bool = True,
 ) -> Path:
     """Train one member per fold, or per seed, and join them into an ensemble.
@@ -176,6 +193,7 @@ def ensemble(
         folds: number of folds of train and val together. Each person is in exactly one fold; each fold is val
             once.
         seeds: number of seeds (0, 1, 2 …) on the splits of the dataset, instead of folds.
+        fresh: delete earlier members and their ensemble.
         progress: show bars and lines on standard error.
 
     Raises:
@@ -196,5 +214,7 @@ def ensemble(
             data = config.data.model_copy(update={"folds": folds, "fold": number})
             config = config.model_copy(update={"data": data})
         name, seed = (f"fold{number}of{folds}", config.training.seed) if folds else (f"seed{number}", number)
-        members.append(train_once(config, out / name, seed=seed, progress=progress))
+        members.append(train_in(config, out / name, seed=seed, fresh=fresh, progress=progress))
+    if fresh:
+        delete_run(out, MODEL_DIR)
     return join_models(members, out / MODEL_DIR)

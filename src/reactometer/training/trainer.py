@@ -81,7 +81,7 @@ def fit(
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit as stop:  # raised by Lightning on Ctrl-C
             if progress:
-                messages.print("training stopped; use --resume to resume from the last finished epoch")
+                messages.print("training stopped; the same command resumes from the last finished epoch")
             raise KeyboardInterrupt from stop
     return trainer
 
@@ -122,7 +122,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         OutputError: the file is damaged, which torch itself does not detect.
     """
-    with wrap_decode_errors(file, OutputError, "Restart with --overwrite"):
+    with wrap_decode_errors(file, OutputError, "Train again with --fresh"):
         with ZipFile(file) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise BadZipFile(f"wrong checksum of {damaged}")
@@ -141,33 +141,12 @@ def loader_workers(settings: TrainingConfig) -> int:
     return workers
 
 
-def prepare_run_dir(out: Path, result: str, *, resume: bool, overwrite: bool) -> Path:
-    """Check the run's folder and remove partial files of killed processes; ``result`` names a finished run's
-    result.
-
-    Raises:
-        OutputError: the folder contains a run without ``resume`` or ``overwrite``, or there is no run to
-            resume.
-    """
-    if not is_first_process():  # done by the first process
-        return out
-    has_run = (out / CHECKPOINTS / LAST).is_file() or (
-        out / result
-    ).exists()  # else killed in its first epoch
-    if resume and not (out / CHECKPOINTS / LAST).is_file():
-        raise OutputError(f"{out}: no run to resume", fix="Start it without --resume")
-    if resume and (out / result).exists():
-        raise OutputError(
-            f"{out}: the run is finished; its result is {out / result}",
-            fix="Use it, or restart with --overwrite",
-        )
-    if has_run and not (resume or overwrite):
-        raise OutputError(
-            f"{out}: the folder contains a run", fix="Use --resume or --overwrite, or set training.out"
-        )
-    for path in (*out.glob(f".*{PART}"), *(out / CHECKPOINTS).glob(f".*{PART}")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return out
+def prepare_run_dir(out: Path, *, fresh: bool) -> bool:
+    """Remove partial files of killed processes; return True if a stopped training resumes here."""
+    if is_first_process():
+        for path in (*out.glob(f".*{PART}"), *(out / CHECKPOINTS).glob(f".*{PART}")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return not fresh and (out / CHECKPOINTS / LAST).is_file()
 
 
 def delete_run(out: Path, result: str) -> None:
