@@ -34,12 +34,13 @@ from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.conformal import fit_intervals, fit_isotonic_map
 from reactometer.inference.postprocess import find_events, parse_baseline, refine
+from reactometer.inference.prediction import Prediction
 from reactometer.media.audio_features import log_mel, voice_contours
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip
 from reactometer.paths import STARTER
 from reactometer.synthetic.clip import clip_plan, render_clip
-from reactometer.types import Clip, FloatArray, Prediction
+from reactometer.types import Clip, FloatArray
 
 Numbers = dict[str, list[float] | list[str]]
 """KIND/NAME -> what is said; lists of words are compared exactly, numbers within the tolerance of their kind.

@@ -29,12 +29,13 @@ from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.tables import clip_columns, clip_rows, write_table
 from reactometer.io import PART, atomic_file, atomic_folder, check_writable, make_folder, write_atomic
 from reactometer.paths import STARTER, find_checkpoint
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _AtomicCheckpointIO
-from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip, Window
+from reactometer.types import FaceSample, FrameState, PreparedClip
 
 FULL = "cannot be written: No space left on device"
 WINDOWS = tuple(Window(float(start), start + 2.0, 1.0, (0.25,)) for start in range(2))

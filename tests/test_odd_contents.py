@@ -23,8 +23,9 @@ from reactometer.data.cache import (
 from reactometer.data.feature_store import open_store, write_store
 from reactometer.data.inputs import Item
 from reactometer.errors import DataError, OutputError
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.io import format_json, parse_json_object
-from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
+from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 STAMP = {"model": "x"}
 SOURCES = [InputFile("a.mp4", "aa"), InputFile("b.mp4", "bb")]

@@ -29,6 +29,7 @@ from reactometer.evaluation.metrics import ccc, pearson
 from reactometer.inference.conformal import conformal_half_width
 from reactometer.inference.elan_vtt import write_elan
 from reactometer.inference.postprocess import find_events, smooth
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.tables import (
     timeline_columns,
     timeline_rows,
@@ -36,7 +37,6 @@ from reactometer.inference.tables import (
 )
 from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, part_bounds
 from reactometer.serving.routes import file_name
-from reactometer.types import Prediction, Window
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
 settings.load_profile("here")

@@ -22,10 +22,10 @@ from reactometer.batch.result_store import (
 )
 from reactometer.batch.run import RunResult, predict_folder
 from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import PredictOptions
 from reactometer.io import PART
 from reactometer.paths import STARTER, find_checkpoint
-from reactometer.types import Prediction
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ from reactometer.data.inputs import InputSpec
 from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, Uncertainty
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.runtime import FaceInput, Graph, Networks, VoiceInput
 from reactometer.inference.scores import Score
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
-from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
+from reactometer.types import FaceSample, FrameState, PreparedClip
 
 SHAPE = WindowSpec(2.0, 1.0)
 SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, 0.3, (), (0.1,), 0.4)}, {}, shortest_s=100.0)

@@ -6,7 +6,7 @@ import pytest
 
 from reactometer.errors import ConfigError
 from reactometer.inference.postprocess import find_events
-from reactometer.types import Event, Prediction, Window
+from reactometer.inference.prediction import Event, Prediction, Window
 
 
 def _prediction(values: list[float | None]) -> Prediction:

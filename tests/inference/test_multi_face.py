@@ -14,11 +14,12 @@ import pytest
 from lossless import RATE_HZ, write
 from reactometer.errors import ConfigError, ModelError
 from reactometer.inference.checkpoint import LoadedModel, join_models, load_model
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import predict
 from reactometer.media.faces import load_detector
 from reactometer.media.video import read_frames
 from reactometer.synthetic.clip import clip_plan, render_clip
-from reactometer.types import ByteArray, Detection, FloatArray, Prediction
+from reactometer.types import ByteArray, Detection, FloatArray
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("found_once")]
 

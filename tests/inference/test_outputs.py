@@ -18,8 +18,8 @@ from reactometer.errors import ConfigError, OutputError
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.predictor import predict
-from reactometer.types import Prediction, Window
 
 
 def _prediction(path: Path) -> Prediction:

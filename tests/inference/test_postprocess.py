@@ -11,8 +11,8 @@ import pytest
 
 from reactometer.errors import ConfigError
 from reactometer.inference.postprocess import Baseline, parse_baseline, refine, smooth, subtract_baseline
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.predictor import PredictOptions
-from reactometer.types import Prediction, Window
 
 
 def _prediction(values: Sequence[float | None], hop_s: float = 1.0, window_s: float = 1.0) -> Prediction:

@@ -15,12 +15,12 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, ModelError, WeightsError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.checkpoint import join_models, load_model
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import predict
 from reactometer.inference.runtime import FaceInput
 from reactometer.inference.tables import clip_columns
 from reactometer.labels import HUME_REACTION
 from reactometer.media import segments
-from reactometer.types import Prediction
 
 pytestmark = pytest.mark.usefixtures("found_once")
 

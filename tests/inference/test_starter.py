@@ -19,6 +19,7 @@ from reactometer.cli.app import app, main
 from reactometer.data.inputs import Item
 from reactometer.inference.checkpoint import FILES, LoadedModel, load_model
 from reactometer.inference.inputs import encoded_clips
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.scoring import score_items
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
@@ -26,7 +27,7 @@ from reactometer.media.segments import MAX_SEGMENT, stream_windows
 from reactometer.media.tracking import track_face
 from reactometer.paths import STARTER, find_checkpoint
 from reactometer.synthetic.clip import clip_plan, render_clip
-from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 
 from reactometer.errors import OutputError
 from reactometer.inference.plot import draw_timeline
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.tables import clip_columns, clip_rows, timeline_columns, timeline_rows, write_table
-from reactometer.types import Prediction, Window
 
 LABELS = ("Joy", "Awe")
 PEAKS = ["Joy_peak", "Joy_peak_s", "Awe_peak", "Awe_peak_s"]

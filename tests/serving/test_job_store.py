@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from reactometer.errors import OutputError
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
-from reactometer.types import Prediction, Window
 
 PREDICTION = Prediction(
     "a.mp4",

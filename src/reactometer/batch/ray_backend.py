@@ -23,8 +23,8 @@ from pydantic import TypeAdapter
 from reactometer.batch.inputs import InputFile
 from reactometer.batch.object_store import is_uri
 from reactometer.errors import ClusterError
+from reactometer.inference.prediction import Prediction
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
-from reactometer.types import Prediction
 
 if TYPE_CHECKING:
     from reactometer.batch.run import FilePredictor

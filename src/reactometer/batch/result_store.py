@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter
 from reactometer.batch.inputs import InputFile
 from reactometer.errors import OutputError
 from reactometer.inference import tables
+from reactometer.inference.prediction import Prediction
 from reactometer.io import (
     PART,
     format_csv,
@@ -30,7 +31,6 @@ from reactometer.io import (
     wrap_write_errors,
     write_atomic,
 )
-from reactometer.types import Prediction
 
 SETTINGS_FILE = "run.json"
 INDEX_FILE = "index.parquet"

@@ -17,13 +17,13 @@ from reactometer.batch.object_store import is_uri, local_copy
 from reactometer.batch.result_store import open_results
 from reactometer.errors import ConfigError, require
 from reactometer.inference.checkpoint import load_model
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.io import DISK_FULL_ERRNOS, Paths, find_errno, sha256_of
 from reactometer.machine import default_workers
 from reactometer.media.speech import detector_sha256
 from reactometer.paths import STARTER, find_checkpoint
 from reactometer.terminal import progress_bar
-from reactometer.types import Prediction
 from reactometer.workers.pool import run_jobs
 
 MODEL_FILES = ("model.json", "*.onnx", "uncertainty.json", "screening.safetensors")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from reactometer.batch.run import RunResult
     from reactometer.data.cache import PreparedSet
     from reactometer.inference.checkpoint import LoadedModel
+    from reactometer.inference.prediction import Prediction
     from reactometer.live.protocol import LiveScore
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
-    from reactometer.types import Prediction
 
 results = Console(markup=False, highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""

@@ -16,6 +16,7 @@ from reactometer.errors import ConfigError, MediaError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.elan_vtt import MIN_VISIBLE
 from reactometer.inference.postprocess import parse_span
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.runtime import spread_indices
 from reactometer.inference.scores import MODALITIES, average_scores
@@ -25,7 +26,7 @@ from reactometer.media.faces import face_region
 from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, WindowSpec, slice_clip
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
-from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip
+from reactometer.types import ByteArray, FloatArray, PreparedClip
 
 HIDDEN_RATIO, MIN_HIDDEN_S, MAX_HIDDEN_S = 0.1, 0.5, 1.0
 """Hide a tenth of the clip at a time, between half a second and one second, overlapping by half."""

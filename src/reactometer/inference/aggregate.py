@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import Score, join_parts
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
-from reactometer.types import Prediction, PreparedClip, Window
+from reactometer.types import PreparedClip
 
 MAX_BATCH_SEGMENTS = 8
 """Maximum number of segments that are held in memory and scored together."""

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from reactometer.inference.postprocess import find_events
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.io import write_atomic
-from reactometer.types import Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 MIN_VISIBLE = 0.1

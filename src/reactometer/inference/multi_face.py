@@ -11,10 +11,11 @@ import numpy as np
 from reactometer.data.inputs import sample_frame_indices
 from reactometer.inference.aggregate import ScoredSegment, Scorer, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.scores import Score
 from reactometer.media.audio import is_audible
 from reactometer.media.segments import WindowSpec, select_face, slice_clip
-from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
+from reactometer.types import FaceSample, FrameState, PreparedClip
 
 MIN_FACE_S = 1.0
 """Ignore a face that is visible for less in total, seconds: a false detection or a passer-by. In a file

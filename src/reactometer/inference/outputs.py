@@ -15,8 +15,8 @@ from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import PICTURE_ENDINGS, draw_timeline
 from reactometer.inference.postprocess import DEFAULT_THRESHOLD, check_threshold
+from reactometer.inference.prediction import Prediction
 from reactometer.io import check_writable
-from reactometer.types import Prediction
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 
 from reactometer.errors import OutputError
 from reactometer.inference.plot import COLOURS
+from reactometer.inference.prediction import Prediction
 from reactometer.io import atomic_file
 from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
-from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
+from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, SoundBlock
 
 MIN_WIDTH_PX = 640
 ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.errors import OutputError
+from reactometer.inference.prediction import Prediction
 from reactometer.io import write_plot
-from reactometer.types import Prediction
 
 COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
 PICTURE_ENDINGS = (".png", ".jpg", ".svg", ".pdf")

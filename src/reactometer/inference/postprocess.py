@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.types import Event, Prediction
+from reactometer.inference.prediction import Event, Prediction
 
 DEFAULT_THRESHOLD = 0.5
 

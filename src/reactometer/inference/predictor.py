@@ -19,6 +19,7 @@ from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.inputs import FaceFeatureCache, encoded_clips
 from reactometer.inference.multi_face import predict_everyone
 from reactometer.inference.postprocess import SUMMARIES, Baseline, parse_baseline, refine
+from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.scores import Score, average_scores
 from reactometer.inference.scoring import score_items
 from reactometer.io import Paths, as_path_list
@@ -27,7 +28,7 @@ from reactometer.media.audio import is_audible
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec, resolve_detector
 from reactometer.paths import STARTER, find_yunet
 from reactometer.terminal import progress_bar
-from reactometer.types import MediaInfo, Prediction, PreparedClip, Window
+from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers.decoder import FACE_MODES, READ_ERRORS, DecodeSpec, Segment, error_message
 from reactometer.workers.media_worker import thread_worker
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import OutputError, require
 from reactometer.inference.postprocess import find_events
+from reactometer.inference.prediction import Prediction
 from reactometer.io import atomic_file, format_csv, write_atomic
-from reactometer.types import BOUNDS, IntervalBounds, Prediction
+from reactometer.types import BOUNDS, IntervalBounds
 
 if TYPE_CHECKING:
     import pyarrow as pa

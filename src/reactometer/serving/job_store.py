@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError
+from reactometer.inference.prediction import Prediction
 from reactometer.io import make_folder, wrap_decode_errors, write_atomic
-from reactometer.types import Prediction
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 

@@ -19,12 +19,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from reactometer.errors import ConfigError, OutputError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.machine import default_workers
 from reactometer.media.audio import LEVEL_INTERVAL_S, levels_db
 from reactometer.media.segments import MAX_SEGMENT
 from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
-from reactometer.types import MediaInfo, Prediction
+from reactometer.types import MediaInfo
 from reactometer.workers.decoder import READ_ERRORS, Segment, error_message
 from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 

@@ -23,13 +23,13 @@ from starlette.concurrency import run_in_threadpool
 from reactometer.errors import RequestError
 from reactometer.inference.elan_vtt import write_elan
 from reactometer.inference.postprocess import DEFAULT_THRESHOLD, check_threshold
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.tables import rounded, timeline_columns, timeline_rows, with_face
 from reactometer.io import format_csv
 from reactometer.serving.job_store import DONE, FAILED, QUEUED, RUNNING, Job
 from reactometer.serving.queue import JobQueue
 from reactometer.serving.schemas import Document, build_prediction, format_timestamp
-from reactometer.types import Prediction
 
 DOWNLOADS = {"csv": ("text/csv", "-timeline.csv"), "elan": ("text/x-eaf+xml", ".eaf")}
 """Media type and suffix of the file name by the value of the query parameter ``format``."""

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from reactometer.inference.prediction import Prediction
 from reactometer.inference.tables import clip_rows, event_rows, intensities_as_json, timeline_rows
-from reactometer.types import Prediction
 
 
 class Intensity(BaseModel):
