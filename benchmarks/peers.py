@@ -119,13 +119,14 @@ def time_passes(name: str, video: Path) -> None:
 
 
 def reactometer(video: Path) -> Callable[[], int]:
-    from reactometer import load_model, predict
+    from reactometer import load_model
+    from reactometer.inference.predictor import predict_files
     from reactometer.paths import STARTER
 
     model = load_model(STARTER, "cpu")
 
     def run() -> int:
-        (prediction,) = predict([video], model, rate_hz=240.0, progress=False)
+        (prediction,) = predict_files([video], model, rate_hz=240.0, progress=False)
         assert prediction.frames_read is not None
         return prediction.frames_read
 

@@ -39,7 +39,7 @@ from measuring import bar, processor_s, timed, write_video
 
 from reactometer.data.inputs import to_item
 from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.inference.predictor import PredictOptions, Predictor, predict
+from reactometer.inference.predictor import PredictOptions, Predictor, predict_files
 from reactometer.inference.runtime import FRAME_BATCH_SIZE, open_graph, signatures_of
 from reactometer.media import segments
 from reactometer.media.audio import read_sound
@@ -184,7 +184,7 @@ def measure_stages(
     }
     for _ in range(ROUNDS + 1):
         start_s = processor_s()
-        seconds["wall"].append(timed(lambda: predict([video], model, rate_hz=rate_hz, progress=False)))
+        seconds["wall"].append(timed(lambda: predict_files([video], model, rate_hz=rate_hz, progress=False)))
         seconds["CPU"].append(processor_s() - start_s)
         for name in ("decode", "decode sound", "detect faces", "encode faces"):
             seconds[name].append(0.0)
@@ -231,7 +231,7 @@ def compare_with_bare_graph(video: Path, folder: Path, device: str) -> None:
     write_resnet(folder, n_frames=1024, rate_hz=240.0)
     model = load_model(folder, device)
     images = np.random.default_rng(0).integers(0, 256, (FRAME_BATCH_SIZE, 3, 224, 224), dtype=np.uint8)
-    (prediction,) = predict([video], model, timeline=False, progress=False)
+    (prediction,) = predict_files([video], model, timeline=False, progress=False)
     n_faces = sum(sample.box is not None for sample in prediction.samples)
     runs = {
         "in a prediction": partial(predict, [video], model, timeline=False, progress=False),

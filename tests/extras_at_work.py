@@ -25,7 +25,7 @@ EVALUATE = """
 from reactometer import evaluate
 from reactometer.data.manifest import write_listing
 from reactometer.inference.plot import draw_timeline
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.labels import BASIC
 from reactometer.paths import STARTER
 from reactometer.synthetic.dataset import simulate
@@ -38,11 +38,11 @@ clips = [Clip(f.name, f, "val", labels=values) for f, values in zip(files, label
 write_listing(Path("data/clips.csv"), clips, BASIC)
 evaluation = evaluate(STARTER, "data/clips.csv", split="val", n_resamples=100, out="scores", progress=False)
 assert evaluation.metrics.n_clips == 6 and Path("scores/reliability.png").is_file()
-draw_timeline(*predict(files[:1], progress=False), Path("timeline.png"))
+draw_timeline(*predict_files(files[:1], progress=False), Path("timeline.png"))
 """
 STARTER = """
-from reactometer import predict
-(prediction,) = predict(["clips/clip.mp4"], progress=False)
+from reactometer.inference.predictor import predict_files
+(prediction,) = predict_files(["clips/clip.mp4"], progress=False)
 assert prediction.status == "ok"
 """
 PARQUET = """
@@ -54,14 +54,15 @@ assert row["status"] == "ok" and 0.0 <= row["Happiness"] <= 1.0
 """
 TRAIN = """
 from pathlib import Path
-from reactometer import predict, train
+from reactometer import train
+from reactometer.inference.predictor import predict_files
 from reactometer.cli.demo import demo_config
 from reactometer.synthetic.dataset import simulate
 config = demo_config(simulate(Path("data"), n_clips=40, duration_s=1.5, workers=1), Path("demo"))
 small = config.model.model_copy(update={"size_px": 48, "n_frames": 4, "hidden": 16})
 once = config.training.model_copy(update={"epochs": 1})
 model = train(config.model_copy(update={"model": small, "training": once}), progress=False)
-(prediction,) = predict(["clips/clip.mp4"], model, progress=False)
+(prediction,) = predict_files(["clips/clip.mp4"], model, progress=False)
 assert prediction.status == "ok"
 """
 RAY = """

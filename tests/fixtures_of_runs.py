@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from fixtures_of_serving import free_port
 from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.tables import clip_rows, timeline_rows
 from reactometer.io import PART
 
@@ -59,7 +59,7 @@ def check_run() -> Callable[..., None]:
         """``address``: the folder or URI of ``videos`` on the command line."""
         paths = [path for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
         names = {str(path): f"{address or videos}/{path.relative_to(videos)}" for path in paths}
-        plain = [replace(one, path=names[one.path]) for one in predict(paths, progress=False)]
+        plain = [replace(one, path=names[one.path]) for one in predict_files(paths, progress=False)]
         index = pd.read_parquet(out / INDEX_FILE)
         expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
         pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5)

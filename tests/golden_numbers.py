@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 
 from lossless import write
-from reactometer import predict
 from reactometer.config import PrepareConfig
 from reactometer.data.splits import assign_folds, assign_splits, split
 from reactometer.evaluation.bootstrap import Resampling, bootstrap_metrics
@@ -35,6 +34,7 @@ from reactometer.inference.checkpoint import load_model
 from reactometer.inference.conformal import fit_intervals, fit_isotonic_map
 from reactometer.inference.postprocess import find_events, parse_baseline, refine
 from reactometer.inference.prediction import Prediction
+from reactometer.inference.predictor import predict_files
 from reactometer.media.audio_features import log_mel, voice_contours
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip
@@ -111,8 +111,10 @@ def _of_file(name: str, file: Path, detector: str, window_s: float, hop_s: float
     starter = load_model(STARTER, "cpu")
     settings = starter.config.prepare.model_copy(update={"detector": detector})
     starter = replace(starter, config=starter.config.model_copy(update={"prepare": settings}))
-    (screened,) = predict([file], starter, timeline=False, progress=False)
-    (one,) = predict([file], replace(starter, screening=None), window_s=window_s, hop_s=hop_s, progress=False)
+    (screened,) = predict_files([file], starter, timeline=False, progress=False)
+    (one,) = predict_files(
+        [file], replace(starter, screening=None), window_s=window_s, hop_s=hop_s, progress=False
+    )
     level = float(np.mean([window.intensities for window in one.windows if window.intensities] or 0.1))
     events = find_events(one, level)
     refined = refine(one, 2 * window_s, parse_baseline(f"0-{2 * window_s}s", window_s))

@@ -45,7 +45,7 @@ def test_the_wheels_work_in_a_clean_environment(
     install: Install, install_extra: InstallExtra, python: str, clip: Path, tmp_path: Path
 ) -> None:
     """With the starter's wheel beside the code's, it predicts what the checkout predicts."""
-    from reactometer.inference.predictor import predict
+    from reactometer.inference.predictor import predict_files
     from reactometer.paths import STARTER
 
     program = install(python)
@@ -63,7 +63,7 @@ def test_the_wheels_work_in_a_clean_environment(
     run(with_starter, "-m", "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
     with (tmp_path / "clips.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    (ours,) = predict([clip], STARTER, progress=False)
+    (ours,) = predict_files([clip], STARTER, progress=False)
     assert row["status"] == "ok"
     numbers = [float(row[label]) for label in ours.labels]
     assert numbers == pytest.approx(list(ours.intensities or ()), abs=1e-4)

@@ -45,14 +45,14 @@ def _use(clip: Path, model: Path, data: Path, out: Path) -> None:
     from reactometer.explain.occlusion import explain
     from reactometer.explain.report import write_attribution
     from reactometer.inference.checkpoint import load_model
-    from reactometer.inference.predictor import predict
+    from reactometer.inference.predictor import predict_files
     from reactometer.live.scorer import LiveScorer
     from reactometer.media.video import read_frames
     from reactometer.serving.app import build_app
     from reactometer.serving.queue import Settings
 
     loaded = load_model(model)
-    (prediction,) = predict(clip, loaded, progress=False)
+    (prediction,) = predict_files(clip, loaded, progress=False)
     assert prediction.status == "ok"
     assert evaluate(loaded, data, n_resamples=100, out=out, progress=False).metrics.n_clips == 10
     assert report(model, data, out / "report", robustness=False, progress=False).is_file()

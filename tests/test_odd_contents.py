@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reactometer.batch.inputs import InputFile
 from reactometer.batch.result_store import open_results
 from reactometer.config import Config
 from reactometer.data.cache import (
@@ -21,6 +20,7 @@ from reactometer.data.cache import (
     write_index,
 )
 from reactometer.data.feature_store import open_store, write_store
+from reactometer.data.files import InputFile
 from reactometer.data.inputs import Item
 from reactometer.errors import DataError, OutputError
 from reactometer.inference.prediction import Prediction, Window

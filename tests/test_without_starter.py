@@ -17,7 +17,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import WeightsError
 from reactometer.evaluation import screening_fit
 from reactometer.inference.checkpoint import load_model
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.screening import load_screening, save_screening
 from reactometer.media.speech import speech_share
 from reactometer.training.train import train
@@ -57,7 +57,7 @@ def test_a_model_that_ignores_sounds_without_speech_warns_once_and_uses_them(
         loaded = load_model(model_folder)
     clip = next((simulated / "test" / "mp4").iterdir())
     with warnings.catch_warnings(action="error"):
-        (prediction,) = predict([clip], loaded, progress=False)
+        (prediction,) = predict_files([clip], loaded, progress=False)
     assert "voice not used: no speech" not in prediction.warnings
     assert prediction.status == "ok"
 

@@ -1,6 +1,6 @@
 """How strongly did a person react? Emotional reaction intensity from face and voice.
 
-Most functions are commands of the same name, such as ``predict``.
+``load_model("starter").predict("video.mp4")`` is a good start. Other functions are commands of the same name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from reactometer.evaluation.evaluate import evaluate as evaluate
     from reactometer.evaluation.evaluate import submission as submission
     from reactometer.inference.checkpoint import load_model as load_model
-    from reactometer.inference.predictor import predict as predict
     from reactometer.training.compare import compare as compare
     from reactometer.training.crossval import crossval as crossval
     from reactometer.training.train import ensemble as ensemble
@@ -39,7 +38,6 @@ _MODULES = {
     "ensemble": "training.train",
     "submission": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
-    "predict": "inference.predictor",
     "load_model": "inference.checkpoint",
     "demo": "cli.demo",
 }

@@ -6,6 +6,8 @@ and the six basic emotions (Ekman 1992). Order and spelling are those of the dat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 HUME_REACTION: tuple[str, ...] = (
     "Adoration",
     "Amusement",
@@ -19,3 +21,23 @@ EMI: tuple[str, ...] = ("Admiration", "Amusement", "Determination", "Empathic Pa
 BASIC: tuple[str, ...] = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
 
 LABEL_SETS: dict[str, tuple[str, ...]] = {"hume-reaction": HUME_REACTION, "emi": EMI, "basic": BASIC}
+
+COLOURS = ("#D55E00", "#E69F00", "#009E73", "#0072B2", "#CC79A7", "#56B4E9", "#4D4D4D")
+"""Colours that people with colour-blindness can tell apart (Okabe & Ito 2008)."""
+
+_COLOUR_OF: dict[str, str] = {
+    **dict.fromkeys(("Anger", "Adoration", "Admiration"), COLOURS[0]),
+    **dict.fromkeys(("Happiness", "Amusement"), COLOURS[1]),
+    **dict.fromkeys(("Disgust", "Joy"), COLOURS[2]),
+    **dict.fromkeys(("Sadness", "Empathic-Pain", "Empathic Pain"), COLOURS[3]),
+    **dict.fromkeys(("Fear", "Excitement"), COLOURS[4]),
+    **dict.fromkeys(("Surprise",), COLOURS[5]),
+    **dict.fromkeys(("Anxiety", "Determination"), COLOURS[6]),
+}
+
+
+def colours_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return a colour per label as ``#RRGGBB``: that of the emotion if all are known, else by position."""
+    if all(label in _COLOUR_OF for label in labels):
+        return tuple(_COLOUR_OF[label] for label in labels)
+    return tuple(COLOURS[index % len(COLOURS)] for index in range(len(labels)))

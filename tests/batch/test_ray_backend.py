@@ -21,7 +21,7 @@ from reactometer.batch.ray_backend import _Actor
 from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
 from reactometer.batch.run import FilePredictor, predict_folder
 from reactometer.errors import ClusterError, ReactometerError
-from reactometer.inference.predictor import PredictOptions, predict
+from reactometer.inference.predictor import PredictOptions, predict_files
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,7 +76,7 @@ def test_files_of_an_object_store_on_a_cluster(
     result = predict_folder([source], tmp_path / "out", device="cpu", ray=two_nodes.address, progress=False)
     assert not result.failures
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
-    plain = predict([f"{videos / 'a'}/{Path(path).name}" for path in index["path"]], progress=False)
+    plain = predict_files([f"{videos / 'a'}/{Path(path).name}" for path in index["path"]], progress=False)
     for label in plain[0].labels:
         position = plain[0].labels.index(label)
         expected = [one.intensities[position] for one in plain if one.intensities]

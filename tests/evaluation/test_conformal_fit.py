@@ -19,7 +19,7 @@ from reactometer.evaluation.robustness import measure_robustness
 from reactometer.explain.occlusion import explain
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import ModalityIntervals, Uncertainty
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.io import format_json, parse_json_object
 from reactometer.labels import HUME_REACTION
 
@@ -70,13 +70,13 @@ def test_predict_gives_the_interval_that_evaluate_gives(
     evaluate(calibrated, prepared.folder, split="test", out=tmp_path, progress=False)
     table = pd.read_csv(tmp_path / "intervals.csv", keep_default_na=False)
     row = prepared.split("test")[0]
-    (prediction,) = predict([row.clip.path], calibrated, progress=False)
+    (prediction,) = predict_files([row.clip.path], calibrated, progress=False)
     assert prediction.coverage == 0.9
     assert np.array(prediction.intervals).ravel() == pytest.approx(
         table[BOUNDS].iloc[0].to_numpy(float), abs=1e-5
     )
     assert "; ".join(prediction.warnings) == table.warnings[0]
-    (smoothed,) = predict([row.clip.path], calibrated, smooth_s=2.0, progress=False)
+    (smoothed,) = predict_files([row.clip.path], calibrated, smooth_s=2.0, progress=False)
     assert smoothed.intervals == prediction.intervals
 
 
@@ -112,7 +112,9 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
         values = recalibrated.predictions.loc[has_face, label].to_numpy()
         assert (np.diff(values[order]) >= -1e-6).all()
     rows = prepared.split("all")
-    predictions = predict([row.clip.path for row in rows], tmp_path / "model", timeline=False, progress=False)
+    predictions = predict_files(
+        [row.clip.path for row in rows], tmp_path / "model", timeline=False, progress=False
+    )
     row, prediction = next(pair for pair in zip(rows, predictions, strict=True) if not pair[1].warnings)
     expected = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
     assert prediction.intensities == pytest.approx(expected, abs=1e-5)

@@ -27,7 +27,7 @@ from reactometer.explain.occlusion import Attribution, explain
 from reactometer.explain.report import describe, write_attribution
 from reactometer.inference import predictor
 from reactometer.inference.checkpoint import LoadedModel, join_models, load_model, sampling_of
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.runtime import FaceInput, Graph, Networks
 from reactometer.inference.scoring import score_items
 from reactometer.labels import BASIC
@@ -199,7 +199,7 @@ def test_a_span_of_an_ensemble_equals_predict(checkpoint: Checkpoint, video: Pat
     """Changes of an ensemble are the mean of its members' changes."""
     members = [checkpoint("multimodal"), checkpoint("multimodal", 1)]
     joint = load_model(join_models(members, tmp_path / "joint"))
-    (predicted,) = predict([video], joint, window_s=2.0, hop_s=1.0, progress=False)
+    (predicted,) = predict_files([video], joint, window_s=2.0, hop_s=1.0, progress=False)
     options = {"span": "1-3s", "face_map": False}
     attribution = _explain(video, joint, **options)
     assert (attribution.start_s, attribution.end_s, attribution.frame_times_s[0] >= 1.0) == (1.0, 3.0, True)

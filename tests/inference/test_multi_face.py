@@ -15,7 +15,7 @@ from lossless import RATE_HZ, write
 from reactometer.errors import ConfigError, ModelError
 from reactometer.inference.checkpoint import LoadedModel, join_models, load_model
 from reactometer.inference.prediction import Prediction
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.media.faces import load_detector
 from reactometer.media.video import read_frames
 from reactometer.synthetic.clip import clip_plan, render_clip
@@ -74,7 +74,7 @@ def files(actors: tuple[ByteArray, ByteArray, FloatArray], tmp_path_factory: pyt
 
 
 def predict_file(video: Path, model: LoadedModel | Path, **settings: Any) -> list[Prediction]:
-    return predict([video], model, rate_hz=RATE_HZ, progress=False, **settings)
+    return predict_files([video], model, rate_hz=RATE_HZ, progress=False, **settings)
 
 
 def seen(prediction: Prediction) -> list[bool]:

@@ -19,7 +19,7 @@ from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.prediction import Prediction, Window
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 
 
 def _prediction(path: Path) -> Prediction:
@@ -104,7 +104,7 @@ def test_subtitles_sort_emotions_and_mark_missing_faces(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def real(shared_data: Path, model_folder: Path) -> Prediction:
     """Predict a real clip of variable frame rate."""
-    (prediction,) = predict([shared_data / "clips" / "face_noface.mov"], model_folder, progress=False)
+    (prediction,) = predict_files([shared_data / "clips" / "face_noface.mov"], model_folder, progress=False)
     return prediction
 
 

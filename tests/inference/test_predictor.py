@@ -16,7 +16,7 @@ from reactometer.errors import ConfigError, DataError, ModelError, WeightsError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.prediction import Prediction
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.runtime import FaceInput
 from reactometer.inference.tables import clip_columns
 from reactometer.labels import HUME_REACTION
@@ -32,14 +32,14 @@ def videos(simulated: Path) -> list[Path]:
 
 def test_predict_equals_evaluate(model_folder: Path, prepared: PreparedSet, videos: list[Path]) -> None:
     table = evaluate(model_folder, prepared.folder, progress=False).predictions.set_index("File_ID")
-    for prediction in predict(videos, model_folder, progress=False):
+    for prediction in predict_files(videos, model_folder, progress=False):
         expected = table.loc[f"[{Path(prediction.path).stem}]"].to_numpy(dtype=float)
         assert prediction.status == "ok"
         np.testing.assert_allclose(prediction.intensities or (), expected, atol=1e-5)
 
 
 def test_windows_cover_the_file(model_folder: Path, videos: list[Path]) -> None:
-    (prediction,) = predict(videos[:1], model_folder, window_s=0.5, hop_s=0.25, progress=False)
+    (prediction,) = predict_files(videos[:1], model_folder, window_s=0.5, hop_s=0.25, progress=False)
     assert [window.start_s for window in prediction.windows] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25][
         : len(prediction.windows)
     ]
@@ -50,14 +50,14 @@ def test_windows_cover_the_file(model_folder: Path, videos: list[Path]) -> None:
 
 def test_a_single_path_is_accepted(model_folder: Path, videos: list[Path]) -> None:
     """A string is one path, not a sequence of letters."""
-    (one,) = predict([videos[0]], model_folder, timeline=False, progress=False)
+    (one,) = predict_files([videos[0]], model_folder, timeline=False, progress=False)
     for video in (videos[0], str(videos[0])):
-        assert predict(video, model_folder, timeline=False, progress=False) == [one]
+        assert predict_files(video, model_folder, timeline=False, progress=False) == [one]
 
 
 def test_the_timeline_does_not_change_the_clip_values(model_folder: Path, videos: list[Path]) -> None:
     (one,), (other,) = (
-        predict(videos[:1], model_folder, timeline=kind, progress=False) for kind in (True, False)
+        predict_files(videos[:1], model_folder, timeline=kind, progress=False) for kind in (True, False)
     )
     assert one.intensities == pytest.approx(other.intensities, abs=1e-6)
     assert other.windows == ()
@@ -77,7 +77,7 @@ def test_unreadable_files_do_not_stop_the_others(
         tmp_path,
         tmp_path / "cut.mp4",
     ]
-    predictions = predict(files, model_folder, progress=False)
+    predictions = predict_files(files, model_folder, progress=False)
     assert [prediction.failed for prediction in predictions] == [True, False, True, True, True, True]
     for prediction in predictions:
         if prediction.failed:
@@ -96,7 +96,7 @@ def test_a_long_file_is_the_mean_of_its_parts(
 
     part = segments.WindowSpec(0.5, 0.5)
     monkeypatch.setattr(predictor, "MAX_SEGMENT", part)
-    (prediction,) = predict(videos[:1], model_folder, window_s=0.5, hop_s=0.5, progress=False)
+    (prediction,) = predict_files(videos[:1], model_folder, window_s=0.5, hop_s=0.5, progress=False)
     lengths = [window.end_s - window.start_s for window in prediction.windows]
     expected = np.average(
         [window.intensities or () for window in prediction.windows], axis=0, weights=lengths
@@ -107,13 +107,13 @@ def test_a_long_file_is_the_mean_of_its_parts(
 
 def test_invalid_windows_are_refused(model_folder: Path, videos: list[Path]) -> None:
     with pytest.raises(ConfigError, match=r"window 1.0 s, hop 2.0 s"):
-        predict(videos, model_folder, window_s=1.0, hop_s=2.0)
+        predict_files(videos, model_folder, window_s=1.0, hop_s=2.0)
     with pytest.raises(ConfigError, match=r"rate_hz.*-1\.0"):
-        predict(videos, model_folder, rate_hz=-1.0)
+        predict_files(videos, model_folder, rate_hz=-1.0)
     with pytest.raises(ConfigError, match="window and hop"):
-        predict(videos, model_folder, hop_s=0.0)
+        predict_files(videos, model_folder, hop_s=0.0)
     with pytest.raises(ConfigError, match=r"1e-06 s.*0\.01 s"):
-        predict(videos, model_folder, hop_s=1e-6)
+        predict_files(videos, model_folder, hop_s=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +149,14 @@ def test_person_norm_in_predict_equals_evaluate(
     personal_folder: Path, of_ann: Path, videos: list[Path]
 ) -> None:
     people = dict.fromkeys(videos[:5], "Ann") | {videos[5]: "Ben"}
-    predictions = predict(videos[:6], personal_folder, people=people, progress=False)
-    others = predict(videos[:6], personal_folder, progress=False)
+    predictions = predict_files(videos[:6], personal_folder, people=people, progress=False)
+    others = predict_files(videos[:6], personal_folder, progress=False)
     np.testing.assert_allclose(_whole(predictions), _evaluated(personal_folder, of_ann), atol=1e-4)
     assert np.abs(_whole(predictions) - _whole(others)).max(axis=1)[:5].min() > 1e-3
     assert predictions[5].intensities == others[5].intensities  # one clip of Ben is too few
     windows = [window.intensities for prediction in predictions[:5] for window in prediction.windows]
     assert windows != [window.intensities for prediction in others[:5] for window in prediction.windows]
-    again = predict(
+    again = predict_files(
         videos[4::-1], personal_folder, people={str(video): "Ann" for video in videos[:5]}, progress=False
     )
     np.testing.assert_allclose(_whole(again)[::-1], _whole(predictions)[:5], atol=1e-5)
@@ -181,7 +181,7 @@ def test_an_ensemble_with_person_norm_equals_evaluate(
     joint = join_models([one, other], tmp_path / "joint")
     people = dict.fromkeys(videos[:5], "Ann")
     predictions = [
-        _whole(predict(videos[:5], model, people=people, window_s=0.5, hop_s=0.25, progress=False))
+        _whole(predict_files(videos[:5], model, people=people, window_s=0.5, hop_s=0.25, progress=False))
         for model in (one, other, joint)
     ]
     np.testing.assert_allclose(predictions[2], np.mean(predictions[:2], axis=0), atol=1e-6)
@@ -190,13 +190,17 @@ def test_an_ensemble_with_person_norm_equals_evaluate(
 
 @pytest.mark.slow
 def test_people_do_not_matter_without_person_norm(model_folder: Path, videos: list[Path]) -> None:
-    predictions = predict(videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
-    assert predictions == predict(videos[:5], model_folder, progress=False)
+    predictions = predict_files(
+        videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False
+    )
+    assert predictions == predict_files(videos[:5], model_folder, progress=False)
 
 
 def test_people_of_other_files_are_refused(videos: list[Path]) -> None:
     with pytest.raises(DataError, match=rf"{videos[1].name}.*{videos[0]}"):
-        predict(videos[:2], "nowhere", people={str(videos[0]): "Ann", videos[1].name: "Ann"}, progress=False)
+        predict_files(
+            videos[:2], "nowhere", people={str(videos[0]): "Ann", videos[1].name: "Ann"}, progress=False
+        )
 
 
 @pytest.mark.slow
@@ -205,9 +209,13 @@ def test_an_unreadable_file_does_not_stop_person_norm(
 ) -> None:
     (tmp_path / "bad.mp4").write_text("not a video")
     files = [*videos[:5], tmp_path / "bad.mp4"]
-    *predictions, bad = predict(files, personal_folder, people=dict.fromkeys(files, "Ann"), progress=False)
+    *predictions, bad = predict_files(
+        files, personal_folder, people=dict.fromkeys(files, "Ann"), progress=False
+    )
     assert bad.failed
-    expected = predict(videos[:5], personal_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
+    expected = predict_files(
+        videos[:5], personal_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False
+    )
     np.testing.assert_allclose(_whole(predictions), _whole(expected), atol=1e-6)
 
 
@@ -222,7 +230,7 @@ def test_predictions_equal_the_evaluation_table(
     model = lively(model_folder, tmp_path / "model")
     table = evaluate(model, prepared.folder, progress=False).predictions.set_index("File_ID")
     expected = [table.loc[f"[{video.stem}]"].to_numpy(dtype=float) for video in videos[:4]]
-    predictions = predict(videos[:4], model, window_s=0.5, hop_s=0.5, progress=False)
+    predictions = predict_files(videos[:4], model, window_s=0.5, hop_s=0.5, progress=False)
     np.testing.assert_allclose(_whole(predictions), expected, atol=1e-5)
     assert [len(prediction.windows) for prediction in predictions] == [3] * 4
 
@@ -235,7 +243,7 @@ def test_an_ensemble_averages_its_members(
     joint = join_models(members, tmp_path / "joint")
     (tmp_path / "bad.mp4").write_text("not a video")
     files = [*videos[:2], tmp_path / "bad.mp4"]
-    one, other, both = (predict(files, model, progress=False) for model in (*members, joint))
+    one, other, both = (predict_files(files, model, progress=False) for model in (*members, joint))
     np.testing.assert_allclose(_whole(both[:2]), (_whole(one[:2]) + _whole(other[:2])) / 2, atol=1e-6)
     assert np.abs(_whole(one[:2]) - _whole(other[:2])).max() > 0.01
     for index in range(len(both[0].windows)):
@@ -251,7 +259,7 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
 ) -> None:
     """Scores of few windows at a time equal those of all windows."""
     joint = join_models([model_folder, lively(model_folder, tmp_path / "a")], tmp_path / "joint")
-    predictions = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, isolated=False, progress=False)
+    predictions = predict_files(videos[:2], joint, window_s=0.5, hop_s=0.25, isolated=False, progress=False)
     assert reads == [video.name for video in videos[:2]]
     windows = predictions[0].windows
     assert [window.start_s for window in windows] == [0.25 * index for index in range(len(windows))]
@@ -262,10 +270,10 @@ def test_person_norm_reads_a_file_twice(
     personal_folder: Path, frozen_folder: Path, videos: list[Path], reads: list[str], tmp_path: Path
 ) -> None:
     joint = join_models([personal_folder, frozen_folder, personal_folder], tmp_path / "joint")
-    predict(videos[:2], joint, people={videos[0]: "Ann"}, isolated=False, progress=False)
+    predict_files(videos[:2], joint, people={videos[0]: "Ann"}, isolated=False, progress=False)
     assert reads == [video.name for video in (videos[0], *videos[:2])]
     reads.clear()
-    predict(videos[:1], frozen_folder, people={videos[0]: "Ann"}, isolated=False, progress=False)
+    predict_files(videos[:1], frozen_folder, people={videos[0]: "Ann"}, isolated=False, progress=False)
     assert reads == [videos[0].name]
 
 
@@ -273,7 +281,7 @@ def test_a_feature_model_refuses_media(model_folder: Path, videos: list[Path]) -
     loaded = load_model(model_folder)
     networks = replace(loaded.networks, face=FaceInput(kind="features", feature_size=3), voice=None)
     with pytest.raises(ModelError, match=r"features.*reactometer evaluate"):
-        predict(videos[:1], replace(loaded, networks=networks), progress=False)
+        predict_files(videos[:1], replace(loaded, networks=networks), progress=False)
 
 
 def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
@@ -285,7 +293,9 @@ def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
 def test_predictions_of_real_clips(model_folder: Path, shared_data: Path) -> None:
     """Check frame counts (98 less 3 that an edit list hides), visible faces and notes on silence."""
     model = load_model(model_folder)
-    clips = _by_name(predict(sorted((shared_data / "clips").iterdir()), model, rate_hz=2.0, progress=False))
+    clips = _by_name(
+        predict_files(sorted((shared_data / "clips").iterdir()), model, rate_hz=2.0, progress=False)
+    )
     assert {name: clip.frames_read for name, clip in clips.items()} == {
         "WolfgangLanger_Pexels.mp4": 472,
         "face_noface.mov": 169,
@@ -306,7 +316,7 @@ def test_predictions_of_real_clips(model_folder: Path, shared_data: Path) -> Non
 def test_the_order_of_files_changes_nothing(model_folder: Path, shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "clips" / "single_face.mp4"
     again = Path(shutil.copy(path, tmp_path / "again.mp4"))
-    first, _, last = predict(
+    first, _, last = predict_files(
         [path, shared_data / "clips" / "no_face.mp4", again], model_folder, progress=False
     )
     assert first.intensities == pytest.approx(last.intensities, abs=1e-6)
@@ -316,7 +326,7 @@ def test_the_order_of_files_changes_nothing(model_folder: Path, shared_data: Pat
 def test_an_unreadable_file_has_the_usual_columns(tmp_path: Path) -> None:
     """The first prediction determines a table's columns, so an unreadable file must have interval columns,
     too."""
-    (prediction,) = predict(tmp_path / "nowhere.mp4", progress=False)
+    (prediction,) = predict_files(tmp_path / "nowhere.mp4", progress=False)
     assert prediction.failed
     assert "Happiness_low" in clip_columns(prediction)
 
@@ -325,7 +335,7 @@ def test_a_missing_detector_is_reported_before_decoding(no_yunet: None, model_fo
     model = load_model(model_folder)
     prepare = model.config.prepare.model_copy(update={"detector": "yunet"})
     with pytest.raises(WeightsError, match="YuNet"):
-        predict(
+        predict_files(
             "a.mp4",
             replace(model, config=model.config.model_copy(update={"prepare": prepare})),
             progress=False,

@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from lossless import RATE_HZ, write
-from reactometer import predict
 from reactometer.cli.app import app, main
 from reactometer.data.inputs import Item
 from reactometer.inference.checkpoint import FILES, LoadedModel, load_model
 from reactometer.inference.inputs import encoded_clips
 from reactometer.inference.prediction import Prediction
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.scoring import score_items
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
@@ -105,7 +105,7 @@ def test_the_starter_is_the_default_model(talk: tuple[Path, ByteArray, FloatArra
 def test_predict_imports_nothing_slow(talk: tuple[Path, ByteArray, FloatArray]) -> None:
     """Importing these packages takes longer than a prediction."""
     code = (
-        "import sys; from reactometer import predict; (one,) = predict([sys.argv[1]], progress=False); "
+        "import sys; from reactometer import load_model; one = load_model('starter').predict(sys.argv[1]); "
         "slow = ('torch', 'transformers', 'lightning', 'onnx', 'pandas', 'pyarrow', 'scipy', 'matplotlib', "
         "'sympy'); "
         "print(one.status, *[name for name in slow if name in sys.modules])"
@@ -160,7 +160,9 @@ def test_a_window_saved_as_a_file_has_the_same_intensities(
         frames[2 * RATE_HZ : 4 * RATE_HZ],
         waveform[2 * SOUND_RATE_HZ : 4 * SOUND_RATE_HZ],
     )
-    (whole,), (cut,) = (predict([file], progress=False, window_s=2.0, hop_s=1.0) for file in (path, piece))
+    (whole,), (cut,) = (
+        predict_files([file], progress=False, window_s=2.0, hop_s=1.0) for file in (path, piece)
+    )
     window = whole.windows[2]
     assert (window.start_s, window.end_s) == (2.0, 4.0)
     assert cut.intensities == pytest.approx(window.intensities, abs=1e-5)
@@ -178,7 +180,7 @@ def test_the_real_clips_are_plausible_and_steady(shared_data: Path, tmp_path: Pa
     score."""
     files = sorted((shared_data / "clips").iterdir())
     again = Path(shutil.copy(files[-1], tmp_path / "again.mp4"))
-    clips = _by_name(predict([*files, again], progress=False))
+    clips = _by_name(predict_files([*files, again], progress=False))
     smile = clips["single_face.mp4"]
     assert smile.intensities is not None
     assert BASIC[int(np.argmax(smile.intensities))] == "Happiness"

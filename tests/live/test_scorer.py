@@ -14,7 +14,7 @@ import pytest
 from live_clips import packets_of, until
 from reactometer.errors import ConfigError
 from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.live.protocol import Packet, PacketKind
 from reactometer.live.scorer import AudioRingBuffer, LiveScorer, level_of
 from reactometer.live.session import FrameQueue, live_rows, run_session
@@ -51,7 +51,7 @@ def compare_with_timeline(
     The live scorer gets all frames of the model's rate, and its windows end with the file's. Otherwise crops,
     and even the tracked face, could differ.
     """
-    (offline,) = predict([path], model, window_s=window_s, hop_s=hop_s, progress=False)
+    (offline,) = predict_files([path], model, window_s=window_s, hop_s=hop_s, progress=False)
     packets, scorer, compared = packets_of(path, rate_hz), LiveScorer(model, window_s, rate_hz), 0
     for window in offline.windows:
         if window.end_s - window.start_s < window_s - 1e-6:

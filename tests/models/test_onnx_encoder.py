@@ -19,7 +19,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, ModelError, ReactometerError, WeightsError
 from reactometer.hub.model_card import model_card
 from reactometer.inference.checkpoint import load_model
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.screening import SCREENING_FILE
 from reactometer.io import sha256_of
 from reactometer.models.onnx_encoder import OnnxEncoder, rebuild_onnx
@@ -207,9 +207,9 @@ def test_a_trained_model_contains_its_encoder(
     assert digest in card
     (folder / SCREENING_FILE).unlink()  # an encoder with random weights finds defects in clear faces
     clip = next((simulated / "test" / "mp4").glob("*.mp4"))
-    (prediction,) = predict(clip, model=folder, progress=False)
+    (prediction,) = predict_files(clip, model=folder, progress=False)
     exported = export_weights(folder, prepared.folder, tmp_path / "exported", progress=False)
-    (again,) = predict(clip, model=exported, progress=False)
+    (again,) = predict_files(clip, model=exported, progress=False)
     assert prediction.intensities == again.intensities
     network, _ = load_network(folder)
     assert isinstance(network.face_encoder, OnnxEncoder)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import reactometer
 from fixtures_of_serving import Serving
+from reactometer import load_model
 from reactometer.paths import STARTER, find_checkpoint
 
 pytest.importorskip("fastapi", reason="the service's packages are not installed")
@@ -130,7 +130,7 @@ def test_values_are_those_of_predict(
     visit: Callable[..., Any], served_model: Path, shared_data: Path
 ) -> None:
     file = shared_data / "clips" / "single_face.mp4"
-    [prediction] = reactometer.predict([file], served_model, progress=False)
+    prediction = load_model(served_model).predict(file, progress=False)
     page = visit()
     _score(page, file)
     assert prediction.intensities
@@ -305,7 +305,7 @@ def test_closing_the_page_deletes_its_results(visit: Callable[..., Any], simulat
 
 def test_two_clips_are_compared(visit: Callable[..., Any], served_model: Path, simulated: Path) -> None:
     files = _clips(simulated)[:2]
-    predictions = reactometer.predict(files, served_model, progress=False)
+    predictions = load_model(served_model).predict(files, progress=False)
     page = visit()
     _score(page, *files)
     curves = page.evaluate(CURVES)

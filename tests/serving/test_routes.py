@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from fixtures_of_serving import Server, Serving
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.runtime import DEVICES
 from reactometer.inference.tables import clip_rows, timeline_columns, timeline_rows, write_table
 
@@ -38,7 +38,7 @@ def _values(intensities: dict[str, dict[str, float]], side: str = "value") -> li
 def test_a_short_clip_has_the_numbers_of_predict(server: Server, talking: Talking) -> None:
     answer = server.post(talking(1), params={"frames": True})
     assert answer.status_code == 200
-    document, (expected,) = answer.json(), predict([talking(1)], progress=False)
+    document, (expected,) = answer.json(), predict_files([talking(1)], progress=False)
     (prediction,) = document["predictions"]
     assert document["status"] == "done" and document["progress"] == 1.0 and document["name"] == "clip.mp4"
     assert (document["width_px"], document["height_px"]) == (160, 160)
@@ -71,7 +71,7 @@ def test_a_short_clip_has_the_numbers_of_predict(server: Server, talking: Talkin
 @pytest.mark.shared
 def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Path) -> None:
     clip = shared_data / "clips" / "face_noface.mov"
-    answer, (expected,) = server.post(clip, clip.name), predict([clip], progress=False)
+    answer, (expected,) = server.post(clip, clip.name), predict_files([clip], progress=False)
     assert answer.status_code == 200, answer.text
     (prediction,) = answer.json()["predictions"]
     assert _values(prediction["intensities"]) == pytest.approx(expected.intensities, abs=1e-5)
@@ -84,7 +84,7 @@ def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Pat
 @pytest.mark.slow
 def test_formats_equal_the_files_of_the_command(server: Server, talking: Talking, tmp_path: Path) -> None:
     location = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
-    (prediction,) = predict([talking(1)], progress=False)
+    (prediction,) = predict_files([talking(1)], progress=False)
     write_table(timeline_rows([prediction]), timeline_columns(prediction), tmp_path / "timeline.csv")
     expected = pd.read_csv(tmp_path / "timeline.csv").assign(path="clip.mp4")
 
@@ -132,7 +132,7 @@ def test_settings_reach_the_prediction(server: Server, talking: Talking) -> None
     settings = {"window_s": 1, "hop_s": 0.5, "faces": "all", "smooth_s": 1, "threshold": 0.05, "rate_hz": 4}
     (prediction,) = server.post(talking(1), data=settings).json()["predictions"]
     options = {"window_s": 1.0, "hop_s": 0.5, "smooth_s": 1.0, "rate_hz": 4.0}
-    (expected,) = predict([talking(1)], faces="all", progress=False, **options)  # type: ignore[arg-type]
+    (expected,) = predict_files([talking(1)], faces="all", progress=False, **options)  # type: ignore[arg-type]
     assert prediction["face"] == 1 and prediction["notes"] == list(expected.notes) != []
     timeline = [window["intensities"] for window in prediction["timeline"]]
     assert any(timeline)

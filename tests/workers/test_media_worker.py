@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from reactometer.errors import MediaError
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers import media_worker
@@ -196,7 +196,7 @@ def test_a_script_needs_no_guard(simulated: Path, tmp_path: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
     script = tmp_path / "script.py"
     script.write_text(
-        f"from reactometer import predict\nprint(predict([{str(video)!r}], progress=False)[0].status)\n"
+        f"from reactometer import load_model\nprint(load_model('starter').predict({str(video)!r}).status)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "ok\n", done.stderr
@@ -205,7 +205,7 @@ def test_a_script_needs_no_guard(simulated: Path, tmp_path: Path) -> None:
 def test_an_isolated_prediction_is_the_same(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
     isolated, in_process = (
-        predict([video], progress=False, isolated=is_isolated)[0] for is_isolated in (True, False)
+        predict_files([video], progress=False, isolated=is_isolated)[0] for is_isolated in (True, False)
     )
     assert isolated == in_process
 

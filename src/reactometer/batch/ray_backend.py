@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 from pydantic import TypeAdapter
 
-from reactometer.batch.inputs import InputFile
-from reactometer.batch.object_store import is_uri
+from reactometer.data.files import InputFile
+from reactometer.data.object_store import is_uri
 from reactometer.errors import ClusterError
 from reactometer.inference.prediction import Prediction
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
@@ -86,7 +86,7 @@ def _cause(error: BaseException) -> str:
     return re.sub(r"^[\w.]*Error: ", "", str(error).strip().rpartition("\n")[2].strip())
 
 
-def predict_files(
+def predict_on_cluster(
     sources: Sequence[InputFile], predictor: FilePredictor, n_actors: int | None, n_gpus: float
 ) -> Iterator[tuple[InputFile, list[Prediction]]]:
     """Predict files of different contents on the connected cluster, in any order.

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import Field, TypeAdapter
 
-from reactometer.batch.inputs import InputFile
+from reactometer.data.files import InputFile
 from reactometer.errors import OutputError
 from reactometer.inference import tables
 from reactometer.inference.prediction import Prediction

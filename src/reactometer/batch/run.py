@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.batch import ray_backend
-from reactometer.batch.inputs import InputFile, find_files, hash_files
-from reactometer.batch.object_store import is_uri, local_copy
 from reactometer.batch.result_store import open_results
+from reactometer.data.files import InputFile, find_files, hash_files
+from reactometer.data.object_store import is_uri, local_copy
 from reactometer.errors import ConfigError, require
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.prediction import Prediction
@@ -96,7 +96,7 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
     file), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
 
     Args:
-        inputs: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
+        inputs: files, folders, patterns and lists, see :func:`reactometer.data.files.find_files`.
         out: a folder on a disk.
         model: a checkpoint.
         options: how each file is predicted.
@@ -147,7 +147,7 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
         pending = [source for sha256, source in contents.items() if sha256 not in completed]
         n_before = len(contents) - len(pending)
         if ray:
-            results = ray_backend.predict_files(pending, predictor, workers, gpus)
+            results = ray_backend.predict_on_cluster(pending, predictor, workers, gpus)
         else:
             finished = run_jobs(
                 predictor, [source.path for source in pending], min(count, len(pending)), _crashed

@@ -14,7 +14,7 @@ from reactometer.data.prepare import prepare
 from reactometer.evaluation.baselines import shuffled_scores
 from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.inference.plot import draw_timeline
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.synthetic.dataset import simulate
 from reactometer.terminal import messages
 from reactometer.training.train import train
@@ -74,7 +74,7 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     announce("5 of 5: predicting one clip over time")
     rows = [row for row in prepared.split("test") if row.has_sound and row.clip.labels]
     strongest = max(rows, key=lambda row: sum(row.clip.labels or ())).clip
-    (prediction,) = predict([strongest.path], model, window_s=1.0, hop_s=0.25, progress=False)
+    (prediction,) = predict_files([strongest.path], model, window_s=1.0, hop_s=0.25, progress=False)
     plot = draw_timeline(prediction, out / "timeline.png", strongest.labels)
     files = {"model": model, "scores": out / "evaluation" / "metrics.json", "plot": plot}
     return DemoResult(evaluation, baselines, files, time.monotonic() - started_s)

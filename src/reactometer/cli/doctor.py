@@ -127,11 +127,11 @@ def _check_folder(folder: Path) -> Path:
 
 def _predict_clip() -> str:
     """Predict one rendered clip with the starter model."""
-    from reactometer.inference.predictor import predict
+    from reactometer.inference.predictor import predict_files
     from reactometer.synthetic.dataset import simulate
 
     with tempfile.TemporaryDirectory() as folder:
         data = simulate(Path(folder) / "data", n_clips=5, workers=1)
-        (prediction,) = predict(sorted(data.rglob("*.mp4"))[:1], STARTER, progress=False)
+        (prediction,) = predict_files(sorted(data.rglob("*.mp4"))[:1], STARTER, progress=False)
     values = zip(prediction.labels, prediction.intensities or (), strict=True)
     return ", ".join(f"{label} {value:.2f}" for label, value in values)

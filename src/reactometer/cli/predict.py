@@ -155,11 +155,11 @@ def _predict_into_files(
     people: Path | None,
     same_person: bool,
 ) -> bool:
-    from reactometer.batch.inputs import find_files
-    from reactometer.batch.object_store import is_uri
+    from reactometer.data.files import find_files
+    from reactometer.data.object_store import is_uri
     from reactometer.data.person_norm import read_people
     from reactometer.inference.checkpoint import load_model
-    from reactometer.inference.predictor import predict as run
+    from reactometer.inference.predictor import predict_files
     from reactometer.inference.tables import clip_rows
 
     paths = find_files(videos)
@@ -170,7 +170,7 @@ def _predict_into_files(
     if same_person and not people:
         person_by_path = dict.fromkeys(paths, "the same")
     loaded = load_model(model, device, wait=False)
-    predictions = run(paths, loaded, **asdict(options), people=person_by_path)
+    predictions = predict_files(paths, loaded, **asdict(options), people=person_by_path)
     render.print_device(loaded)
     render.print_written(outputs.write(predictions))
     render.print_json(clip_rows(predictions))

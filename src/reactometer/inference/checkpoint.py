@@ -9,15 +9,18 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack, get_args, overload
 
+import numpy.typing as npt
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic.functional_validators import AfterValidator
 
 from reactometer.config import Config, ModelConfig
+from reactometer.data.files import LIST_ENDINGS, find_files
 from reactometer.data.inputs import InputSpec, Item
-from reactometer.errors import ModelError
+from reactometer.errors import ConfigError, MediaError, ModelError
 from reactometer.inference.conformal import UNCERTAINTY_FILE, Uncertainty, load_uncertainty
+from reactometer.inference.prediction import Batch, Prediction
 from reactometer.inference.runtime import (
     DEVICES,
     HEAD_GRAPH,
@@ -30,10 +33,14 @@ from reactometer.inference.runtime import (
 )
 from reactometer.inference.scores import Score
 from reactometer.inference.screening import SCREENING_FILE, Screening, load_screening
-from reactometer.io import atomic_folder, format_json, parse_json_object, sha256_of, wrap_decode_errors
+from reactometer.io import Paths, atomic_folder, format_json, parse_json_object, sha256_of, wrap_decode_errors
+from reactometer.media.arrays import check_arrays
 from reactometer.media.speech import detector_sha256
 from reactometer.paths import INSTALL_STARTER, find_checkpoint
-from reactometer.types import FloatArray
+from reactometer.types import SOUND_RATE_HZ, FloatArray
+
+if TYPE_CHECKING:
+    from reactometer.inference.predictor import PredictSettings
 
 FORMAT = 4
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
@@ -99,7 +106,10 @@ class _EnsembleDescription(_Head):
     members: Annotated[list[Annotated[str, StringConstraints(pattern=MEMBER)]], Field(min_length=1)]
 
 
-@dataclass(frozen=True)
+OnError = Literal["raise", "collect"]
+
+
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A checkpoint ready to score, or an ensemble of checkpoints."""
 
@@ -138,6 +148,101 @@ class LoadedModel:
         """Encode images and waveform of an item with a single model; mask an unusable face or voice."""
         encoded = self.networks.encode(item)
         return self.screening(encoded) if self.screening else encoded
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is a sequence, too
+        self,
+        files: Path | str,
+        *,
+        on_error: OnError | None = None,
+        progress: bool = True,
+        **options: Unpack[PredictSettings],
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self,
+        files: Sequence[Path | str],
+        *,
+        on_error: OnError | None = None,
+        progress: bool = True,
+        **options: Unpack[PredictSettings],
+    ) -> Batch: ...
+    def predict(
+        self,
+        files: Paths,
+        *,
+        on_error: OnError | None = None,
+        progress: bool = True,
+        **options: Unpack[PredictSettings],
+    ) -> Prediction | Batch:
+        """Estimate intensities of video or sound files, each as a whole and in windows over time.
+
+        Args:
+            files: one file; or several: a list, a folder, or a pattern such as ``clips/*.mp4``. For type
+                checkers, put a folder or pattern into a list.
+            on_error: of files that cannot be read: "raise" an error, or "collect" their reasons in
+                ``status``. Default: "raise" for one file, "collect" for several.
+            progress: show a bar for several files.
+            options: of :func:`~reactometer.inference.predictor.predict_files`, such as ``window_s=1.0``.
+
+        Returns:
+            The prediction of one file; or of several files, in their order. ``faces="all"`` always returns
+            several, one per person.
+
+        Raises:
+            ConfigError: an option is unknown or out of range.
+            DataError: a file does not exist, or a folder or pattern has no files.
+            MediaError: a file cannot be read, with ``on_error="raise"``.
+        """
+        from reactometer.inference.predictor import predict_files
+
+        if on_error not in (None, *get_args(OnError)):
+            raise ConfigError("unknown on_error", got=repr(on_error), expected=" or ".join(get_args(OnError)))
+        is_one = isinstance(files, str | Path) and Path(files).is_file() and options.get("faces") != "all"
+        is_one &= Path(str(files)).suffix.lower() not in LIST_ENDINGS
+        predictions = predict_files(find_files(files), self, progress=progress and not is_one, **options)
+        failed = [prediction for prediction in predictions if prediction.failed]
+        if failed and (on_error == "raise" or (is_one and on_error is None)):
+            raise MediaError(failed[0].status.removeprefix("failed: "))
+        return predictions[0] if is_one else Batch(predictions)
+
+    def predict_arrays(
+        self,
+        frames: npt.ArrayLike | None = None,
+        *,
+        frames_per_s: float | None = None,
+        times_s: npt.ArrayLike | None = None,
+        sound: npt.ArrayLike | None = None,
+        sound_rate_hz: int = SOUND_RATE_HZ,
+        name: str = "arrays",
+        **options: Any,
+    ) -> Prediction:
+        """Estimate intensities of frames, sound, or both, from memory.
+
+        Args:
+            frames: (T, H, W, 3) uint8, RGB, upright.
+            frames_per_s: rate of the frames; or give ``times_s``.
+            times_s: (T,) time of each frame in seconds, increasing, from 0 on.
+            sound: (S,) or (S, channels), float in [-1, 1] or int16; it starts at 0 s.
+            sound_rate_hz: samples of ``sound`` per second.
+            name: ``path`` of the prediction.
+            options: of :class:`~reactometer.inference.predictor.PredictOptions`, such as ``window_s=1.0``.
+
+        Raises:
+            ConfigError: an option is unknown or out of range.
+            DataError: an array has another shape, data type or range.
+        """
+        from reactometer.inference.predictor import PredictOptions, Predictor
+
+        media = check_arrays(frames, frames_per_s, times_s, sound, sound_rate_hz, name)
+        predictor = Predictor(self, PredictOptions(**options))
+        return predictor.predict_arrays(media)[0]
+
+    def __repr__(self) -> str:
+        inputs = " and ".join(name for name, stream in self.networks.streams.items() if stream)
+        ensemble = f"ensemble of {len(self.ensemble)}, " if self.ensemble else ""
+        intervals = ", with intervals" if self.uncertainty else ""
+        return f"LoadedModel({ensemble}{inputs}: {', '.join(self.labels)}{intervals})"
 
     def intensities_of(self, score: Score) -> FloatArray:
         """Return intensities (L,) of a score, recalibrated if the model was."""

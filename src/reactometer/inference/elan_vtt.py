@@ -85,7 +85,7 @@ def write_subtitles(prediction: Prediction, path: Path) -> Path:
 
 def _cue_spans(prediction: Prediction) -> list[tuple[float, float]]:
     """Return the span around the middle of each window, without gaps or overlaps."""
-    cuts_s = [(one + other) / 2 for one, other in pairwise(prediction.middles_s.tolist())]
+    cuts_s = [(one + other) / 2 for one, other in pairwise(prediction.timeline.times_s.tolist())]
     starts_s = [window.start_s for window in prediction.windows[:1]] + cuts_s
     return list(zip(starts_s, cuts_s + [window.end_s for window in prediction.windows[-1:]], strict=True))
 

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from reactometer.errors import OutputError
-from reactometer.inference.plot import COLOURS
 from reactometer.inference.prediction import Prediction
 from reactometer.io import atomic_file
+from reactometer.labels import colours_of
 from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
 from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, SoundBlock
@@ -87,8 +87,9 @@ class _Person:
         self.duration_s = prediction.duration_s or 1.0
         self.samples = [sample for sample in prediction.samples if sample.state is not FrameState.UNREADABLE]
         self.times_s = np.array([sample.time_s for sample in self.samples])
-        self.middles_s = prediction.middles_s
-        self.values = prediction.timeline  # (K,), (K, L)
+        self.middles_s = prediction.timeline.times_s
+        self.values = prediction.timeline.values  # (K,), (K, L)
+        self.colours = colours_of(prediction.labels)
         self.head_px = 0 if self.face is None else ROW_PX  # of the row with the face's number
         self.panel = self._draw_panel(prediction.labels, width_px)
 
@@ -100,7 +101,7 @@ class _Person:
             top = self.head_px + index * ROW_PX
             if not np.isnan(value):
                 end = LABEL_PX + round(float(value) * BAR_PX)
-                colour = [int(COLOURS[index % len(COLOURS)][digit : digit + 2], 16) for digit in (1, 3, 5)]
+                colour = [int(self.colours[index][digit : digit + 2], 16) for digit in (1, 3, 5)]
                 cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), colour, cv2.FILLED)
         cursor = CURVE_PX + round(
             min(time_s / self.duration_s, 1.0) * (panel.shape[1] - CURVE_PX - MARGIN_PX)
@@ -134,7 +135,7 @@ class _Person:
             x = (LABEL_PX - 8 - CURVE_PX) / curve_px
             axes.text(x, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=8)
             values = self.values[:, index]
-            colour = COLOURS[index % len(COLOURS)]
+            colour = self.colours[index]
             axes.fill_between(self.middles_s, values, color=colour, alpha=0.5, linewidth=0)
             axes.plot(self.middles_s, values, color=colour, linewidth=1)
             axes.set(xlim=(0, self.duration_s), ylim=(0, 1))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reactometer.errors import OutputError
-from reactometer.inference.prediction import Prediction
+import numpy as np
+
+from reactometer.errors import OutputError, require
+from reactometer.inference.prediction import Prediction, index_of
 from reactometer.io import write_plot
+from reactometer.labels import colours_of
 
-COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 PICTURE_ENDINGS = (".png", ".jpg", ".svg", ".pdf")
 
 
@@ -28,10 +33,7 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     """
     from matplotlib.figure import Figure
 
-    if prediction.failed or not prediction.windows:
-        raise OutputError(
-            f"{prediction.path}: no timeline to plot: {prediction.status}", fix="Choose a readable file"
-        )
+    _check_timeline(prediction)
     figure = Figure(figsize=(9.0, 1.3 + 0.62 * len(prediction.labels)), layout="constrained")
     rows = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
     for index, row in enumerate(rows):
@@ -45,16 +47,75 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     return write_plot(figure, Path(path))
 
 
+NAME_HEIGHT = 0.055
+"""Minimum distance between the names of two curves, in intensity."""
+
+
+def draw_curves(prediction: Prediction, labels: Sequence[str], axes: Axes | None = None) -> Axes:
+    """Draw the curves of several emotions into one diagram; see :meth:`.prediction.Prediction.plot`."""
+    require("matplotlib", extra="evaluate")
+    indices = [index_of(label, prediction.labels) for label in labels or prediction.labels]
+    _check_timeline(prediction)
+    if axes is None:
+        from matplotlib import pyplot as plt
+
+        _, axes = plt.subplots(figsize=(9.0, 3.2), layout="constrained")
+    colours, timeline = colours_of(prediction.labels), prediction.timeline
+    for index in indices:
+        axes.plot(timeline.times_s, timeline.values[:, index], color=colours[index], linewidth=2)
+    valid = np.flatnonzero(~np.isnan(timeline.values).any(axis=1))
+    if len(valid):  # names beside the last values, moved apart
+        last = timeline.values[valid[-1]]
+        height = -1.0
+        for index in sorted(indices, key=lambda index: float(last[index])):
+            height = max(float(last[index]), height + NAME_HEIGHT)
+            axes.text(
+                *(1.015, height, prediction.labels[index]),
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                color="0.2",
+            )
+            axes.plot(
+                1.004,
+                height,
+                "s",
+                transform=axes.get_yaxis_transform(),
+                color=colours[index],
+                ms=5,
+                clip_on=False,
+            )
+    _shade_without_face(axes, prediction)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_xlim(0.0, prediction.duration_s)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("intensity")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(Path(prediction.path).name, loc="left", fontsize=10)
+    return axes
+
+
+def _check_timeline(prediction: Prediction) -> None:
+    """Raise OutputError if there is no timeline."""
+    if prediction.failed or not prediction.windows:
+        raise OutputError(
+            f"{prediction.path}: no timeline to plot: {prediction.status}", fix="Choose a readable file"
+        )
+
+
+def _shade_without_face(axes: Axes, prediction: Prediction) -> None:
+    for window in prediction.windows:
+        if window.face_share == 0.0:
+            axes.axvspan(window.start_s, window.end_s, color="0.85", linewidth=0, zorder=0)
+
+
 def draw_row(row: Any, prediction: Prediction, index: int) -> None:
     """Draw one emotion's intensity over time into axes of matplotlib, with the whole file's value on the
     right."""
-    colour = COLOURS[index % len(COLOURS)]
-    middles_s, values = prediction.middles_s, prediction.timeline[:, index]  # (K,) each
+    colour = colours_of(prediction.labels)[index]
+    middles_s, values = prediction.timeline.times_s, prediction.timeline.values[:, index]  # (K,) each
     row.fill_between(middles_s, values, color=colour, alpha=0.3, linewidth=0)
     row.plot(middles_s, values, color=colour, linewidth=1.8, marker="o", markersize=3)
-    for window in prediction.windows:
-        if window.face_share == 0.0:
-            row.axvspan(window.start_s, window.end_s, color="0.85", linewidth=0, zorder=0)
+    _shade_without_face(row, prediction)
     row.set_ylim(0.0, 1.0)
     row.set_yticks([0.0, 1.0])
     row.tick_params(labelsize=7)

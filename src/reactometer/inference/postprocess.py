@@ -41,8 +41,8 @@ def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) ->
 
 def _events(prediction: Prediction, index: int, threshold: float) -> Iterator[Event]:
     windows = prediction.windows
-    values = prediction.timeline[:, index]  # K, (K,)
-    middles_s: list[float] = prediction.middles_s.tolist()
+    values = prediction.timeline.values[:, index]  # K, (K,)
+    middles_s: list[float] = prediction.timeline.times_s.tolist()
 
     def crossing_s(inside: int, outside: int, edge_s: float) -> float:
         """Return the time where the line to the next window crosses the threshold; ``edge_s`` at a file
@@ -125,7 +125,7 @@ def refine(
     refined = smooth(prediction, smooth_s)
     if baseline is not None:
         refined = subtract_baseline(refined, baseline)
-    values = refined.timeline  # (K, L)
+    values = refined.timeline.values  # (K, L)
     values = values[~np.isnan(values).any(axis=1)]
     if summary == "model" or not len(values):
         return refined
@@ -143,10 +143,10 @@ def smooth(prediction: Prediction, span_s: float) -> Prediction:
     """
     if span_s == 0.0:
         return prediction
-    values = prediction.timeline  # (K, L)
+    values = prediction.timeline.values  # (K, L)
     valid = ~np.isnan(values).any(axis=1)  # (K,)
     raw = values[valid]
-    times_s = prediction.middles_s[valid]  # in temporal order
+    times_s = prediction.timeline.times_s[valid]  # in temporal order
     first = np.searchsorted(times_s, times_s - span_s / 2)
     end = np.searchsorted(times_s, times_s + span_s / 2, side="right")
     smoothed = np.empty_like(raw)
@@ -165,9 +165,9 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
     including itself; the file's intensities do not change. If no window in the span has a value, nothing
     changes.
     """
-    values = prediction.timeline  # (K, L)
+    values = prediction.timeline.values  # (K, L)
     if baseline == "running":
-        rest = _running(values, prediction.middles_s)  # (K, L)
+        rest = _running(values, prediction.timeline.times_s)  # (K, L)
         note = f"baseline: lower fifth of the last {RUNNING_S:g} s, subtracted; "
         note += "the file's intensities are unchanged"
         return _with_values(prediction, np.maximum(values - rest, 0.0), note)

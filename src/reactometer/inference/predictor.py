@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import get_ident
+from typing import TypedDict
 
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.data.inputs import Item
@@ -24,6 +25,7 @@ from reactometer.inference.scores import Score, average_scores
 from reactometer.inference.scoring import score_items
 from reactometer.io import Paths, as_path_list
 from reactometer.machine import default_workers
+from reactometer.media.arrays import ArrayMedia
 from reactometer.media.audio import is_audible
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec, resolve_detector
 from reactometer.paths import STARTER, find_yunet
@@ -47,7 +49,7 @@ PersonShifts = Sequence[Shifts]
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Options of a prediction; see :func:`predict`."""
+    """Options of a prediction; see :func:`predict_files`."""
 
     window_s: float = DEFAULT_WINDOW_S
     hop_s: float = DEFAULT_HOP_S
@@ -84,7 +86,22 @@ class PredictOptions:
         return None if self.baseline is None else parse_baseline(self.baseline, self.window_s)
 
 
-def predict(  # noqa: PLR0913 - options by keyword
+class PredictSettings(TypedDict, total=False):
+    """Keyword arguments of :meth:`.checkpoint.LoadedModel.predict`; see :func:`predict_files`."""
+
+    window_s: float
+    hop_s: float
+    rate_hz: float | None
+    timeline: bool
+    faces: str
+    people: Mapping[str, str] | Mapping[Path, str] | None
+    smooth_s: float
+    baseline: str | None
+    summary: str
+    isolated: bool
+
+
+def predict_files(  # noqa: PLR0913 - options by keyword
     videos: Paths,
     model: LoadedModel | Path | str = STARTER,
     *,
@@ -165,7 +182,7 @@ class Predictor:
         lock: acquired while segments are scored, if predictors of several threads share the graphs.
 
     Raises:
-        ConfigError, ModelError: as :func:`predict`.
+        ConfigError, ModelError: as :func:`predict_files`.
         WeightsError: the face detector's weights are not available.
     """
 
@@ -216,6 +233,10 @@ class Predictor:
                 normalised = (shift_item(item, shifts) for item in items)
                 by_member.append(score_items(member.networks, normalised))
         return average_scores(by_member)
+
+    def predict_arrays(self, media: ArrayMedia) -> list[Prediction]:
+        """Predict frames and sound from memory, in this process."""
+        return self.predict_segments(media.name, self.decode_spec.stream_arrays(media))
 
     def predict_file(self, path: str, *, isolated: bool = True) -> list[Prediction]:
         """Predict a file, or each person in it; the ``status`` of an unreadable file contains the reason."""

@@ -46,7 +46,7 @@ def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock
         frames = _decode(path, container, container.streams.audio[0])
         start_sample, size = 0, 0
         pending: list[FloatArray] = []
-        for chunk in _fill_gaps(path, _resample(frames, zero_s)):
+        for chunk in _fill_gaps(path, resample(frames, zero_s)):
             pending.append(chunk)
             size += len(chunk)
             if size < BLOCK_SIZE:
@@ -131,7 +131,7 @@ def _fill_gaps(path: Path, chunks: Iterable[tuple[int, FloatArray]]) -> Iterator
             position += len(new_samples)
 
 
-def _resample(frames: Iterable[TimedFrame], zero_s: float) -> Iterator[tuple[int, FloatArray]]:
+def resample(frames: Iterable[TimedFrame], zero_s: float) -> Iterator[tuple[int, FloatArray]]:
     """Resample each run of contiguous frames separately; yield chunks with their first sample index."""
     for _, run in groupby(_number_runs(frames), key=lambda numbered: numbered[0]):
         _, start_s, first = next(run)

@@ -92,10 +92,21 @@ def stream_windows(
         sound_info = probe(audio_path)
         start_s = separate_sound_start_s(info, sound_info)
         sound_info = replace(sound_info, zero_s=sound_info.zero_s - start_s)
-    buffer = _WindowBuffer(info, specs, sound_info.has_audio)
-    faces = track(buffer.watch(read_frames(path)))
-    sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else iter(())
-    stream: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_start_of)
+    sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else None
+    yield from cut_windows(info, read_frames(path), sound, track, specs)
+
+
+def cut_windows(
+    info: MediaInfo,
+    frames: Iterator[Frame],
+    sound: Iterator[SoundBlock] | None,
+    track: Tracking,
+    specs: Sequence[WindowSpec],
+) -> Iterator[tuple[WindowSpec, PreparedClip]]:
+    """Yield the windows of frames and sound in order of time; see :func:`stream_windows`."""
+    buffer = _WindowBuffer(info, specs, sound is not None)
+    faces = track(buffer.watch(frames))
+    stream: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound or iter(()), key=_start_of)
     for entry in stream:
         yield from buffer.complete_until(_start_of(entry))
         buffer.add(entry)

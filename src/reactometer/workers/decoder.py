@@ -20,8 +20,9 @@ import cv2
 
 from reactometer.errors import MediaError
 from reactometer.machine import keep_freed_memory, return_freed_memory
+from reactometer.media.arrays import ArrayMedia
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import WindowSpec, stream_windows
+from reactometer.media.segments import Tracking, WindowSpec, cut_windows, stream_windows
 from reactometer.media.tracking import track_face, track_faces
 from reactometer.media.video import probe
 from reactometer.types import MediaInfo, PreparedClip
@@ -56,14 +57,21 @@ class DecodeSpec:
         ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's,
         if already probed.
         """
-        track = partial(
+        return stream_windows(path, self._tracking(threads), self.window_specs, None, info)
+
+    def stream_arrays(self, media: ArrayMedia) -> Iterator[Segment]:
+        """Yield parts and windows of frames and sound from memory."""
+        sound = None if media.waveform is None else media.read_sound()
+        return cut_windows(media.info, media.read_frames(), sound, self._tracking(), self.window_specs)
+
+    def _tracking(self, threads: int = 0) -> Tracking:
+        return partial(
             track_face if self.faces == "one" else track_faces,
             detector=load_detector(self.detector),
             rate_hz=self.rate_hz,
             size_px=self.size_px,
             threads=threads,
         )
-        return stream_windows(path, track, self.window_specs, None, info)
 
 
 def error_message(error: BaseException) -> str:

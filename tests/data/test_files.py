@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.batch.inputs import find_files, hash_files
+from reactometer.data.files import find_files, hash_files
 from reactometer.errors import DataError
 from reactometer.io import sha256_of
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import url2pathname
 
-from reactometer.batch.object_store import find_objects, hash_object, is_uri
 from reactometer.data.manifest import read_listing
+from reactometer.data.object_store import find_objects, hash_object, is_uri
 from reactometer.errors import ConfigError, DataError
 from reactometer.io import Paths, as_path_list, sha256_of
 from reactometer.media.video import MEDIA_ENDINGS
@@ -99,7 +99,7 @@ def _read_list(file: Path) -> list[str]:
 def hash_file(path: str) -> InputFile:
     """Return a file with the SHA-256 of its content, or with a problem if it is unreadable.
 
-    See :func:`~reactometer.batch.object_store.hash_object` for the hash of an object.
+    See :func:`~reactometer.data.object_store.hash_object` for the hash of an object.
     """
     try:
         return InputFile(path, hash_object(path) if is_uri(path) else sha256_of(Path(path)))

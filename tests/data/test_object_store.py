@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reactometer.batch.inputs import find_files, hash_files
-from reactometer.batch.object_store import local_copy
 from reactometer.batch.result_store import INDEX_FILE
 from reactometer.batch.run import predict_folder
+from reactometer.data.files import find_files, hash_files
+from reactometer.data.object_store import local_copy
 from reactometer.errors import ConfigError, DataError
-from reactometer.inference.predictor import predict
+from reactometer.inference.predictor import predict_files
 from reactometer.inference.tables import clip_rows
 
 
@@ -54,7 +54,9 @@ def test_a_run_from_an_object_store_equals_a_local_run(
     assert (result.n_files, result.n_computed) == (7, 7)  # a copy has another URI
     assert f"{source}/b/broken.mp4" in result.failures[f"{source}/b/broken.mp4"]  # and not a copy's name
     paths = [path for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
-    plain = [replace(one, path=f"{source}/{Path(one.path).relative_to(videos)}") for one in predict(paths)]
+    plain = [
+        replace(one, path=f"{source}/{Path(one.path).relative_to(videos)}") for one in predict_files(paths)
+    ]
     expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
     index = pd.read_parquet(out / INDEX_FILE)
     pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5)
