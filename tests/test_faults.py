@@ -86,7 +86,7 @@ def test_a_full_disk_is_reported_and_the_older_file_is_unchanged(
 
 def test_an_overlay_on_a_full_disk_leaves_no_file(simulated: Path, small_disk: Path, fill: Fill) -> None:
     """With room for some of it: the disk fills while it is encoded."""
-    video = next((simulated / "train" / "mp4").iterdir())
+    video = min((simulated / "train" / "mp4").iterdir())
     samples = (FaceSample(0.0, FrameState.NO_FACE, None, 0.0, None),)
     fill(small_disk, 8192)
     with pytest.raises(OutputError, match=FULL):
@@ -215,7 +215,7 @@ def test_without_a_home_the_starter_model_predicts_quietly(
     out = tmp_path / "out"
     out.mkdir()
     out.chmod(0o777)
-    video = next((simulated / "train" / "mp4").iterdir())
+    video = min((simulated / "train" / "mp4").iterdir())
     names = "PATH", "PYTHONPATH", "HF_HUB_OFFLINE"
     environment = {name: os.environ[name] for name in names if name in os.environ} | (
         {"HOME": str(home_folder)} if home_folder else {}

@@ -55,7 +55,7 @@ def test_a_model_that_ignores_sounds_without_speech_warns_once_and_uses_them(
 ) -> None:
     with pytest.warns(UserWarning, match=rf"Any sound is used as a voice.*{INSTALL}"):
         loaded = load_model(model_folder)
-    clip = next((simulated / "test" / "mp4").iterdir())
+    clip = min((simulated / "test" / "mp4").iterdir())
     with warnings.catch_warnings(action="error"):
         (prediction,) = predict_files([clip], loaded, progress=False)
     assert "voice not used: no speech" not in prediction.warnings

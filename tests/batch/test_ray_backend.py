@@ -114,7 +114,7 @@ def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) ->
     from reactometer.synthetic.dataset import simulate
 
     simulate(tmp_path / "long", n_clips=4, duration_s=10.0, workers=1)
-    shutil.copy(next((tmp_path / "long").rglob("*.mp4")), many / "5.mp4")
+    shutil.copy(min((tmp_path / "long").rglob("*.mp4")), many / "5.mp4")
     over = False
 
     def kill() -> None:

@@ -137,7 +137,7 @@ def test_wrong_input_is_named(
     with pytest.raises(ModelError, match=r"smell.*face or voice"):
         evaluate(model_folder, prepared.folder, without="smell", progress=False)
     data = excerpt(test=1)
-    (tmp_path / "other.csv").write_text(f"path,Joy\n{next(data.rglob('*.mp4'))},1\n", encoding="utf-8")
+    (tmp_path / "other.csv").write_text(f"path,Joy\n{min(data.rglob('*.mp4'))},1\n", encoding="utf-8")
     with pytest.raises(DataError, match="no column for label 'Adoration'"):
         evaluate(model_folder, tmp_path / "other.csv", progress=False)
     from reactometer.data.prepare import prepare

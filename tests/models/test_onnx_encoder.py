@@ -206,7 +206,7 @@ def test_a_trained_model_contains_its_encoder(
     assert "stranger.onnx, licence: CC-BY-4.0, source: a paper" in card
     assert digest in card
     (folder / SCREENING_FILE).unlink()  # an encoder with random weights finds defects in clear faces
-    clip = next((simulated / "test" / "mp4").glob("*.mp4"))
+    clip = min((simulated / "test" / "mp4").glob("*.mp4"))
     (prediction,) = predict_files(clip, model=folder, progress=False)
     exported = export_weights(folder, prepared.folder, tmp_path / "exported", progress=False)
     (again,) = predict_files(clip, model=exported, progress=False)

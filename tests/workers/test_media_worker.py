@@ -72,7 +72,7 @@ def test_an_unreadable_file_does_not_end_the_process(
     worker: MediaWorker, simulated: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "text.mp4").write_text("no film")
-    video = next(simulated.rglob("*.mp4"))
+    video = min(simulated.rglob("*.mp4"))
     first = worker.start()
     with pytest.raises(MediaError, match=r"cannot read .*text.mp4"):
         list(worker.read(tmp_path / "text.mp4", SPEC))
@@ -81,7 +81,7 @@ def test_an_unreadable_file_does_not_end_the_process(
 
 
 def test_a_process_that_dies_is_reported_and_replaced(worker: MediaWorker, simulated: Path) -> None:
-    video = next(simulated.rglob("*.mp4"))
+    video = min(simulated.rglob("*.mp4"))
     segments = worker.read(video, SPEC)
     next(segments)
     assert worker._process is not None
@@ -100,7 +100,7 @@ def test_a_stalled_file_is_an_error(simulated: Path) -> None:
     time.sleep(2.0)  # it is awake by now
     stopped.send_signal(signal.SIGSTOP)
     with pytest.raises(MediaError, match="no data for"):
-        list(worker.read(next(simulated.rglob("*.mp4")), SPEC))
+        list(worker.read(min(simulated.rglob("*.mp4")), SPEC))
     assert stopped.poll() == -signal.SIGKILL
 
 
@@ -109,7 +109,7 @@ def test_memory_is_bounded(simulated: Path) -> None:
     """The kernel holds the process to the limit that the caller named; how much a decoder takes is not ours
     to say."""
     worker = MediaWorker(ResourceLimits(memory_bytes=4 * 2**30))
-    assert len(list(worker.read(next(simulated.rglob("*.mp4")), SPEC))) > 2
+    assert len(list(worker.read(min(simulated.rglob("*.mp4")), SPEC))) > 2
     assert worker._process is not None
     limits = Path(f"/proc/{worker._process.pid}/limits").read_text()
     assert re.search(rf"Max address space +{4 * 2**30} ", limits)
@@ -118,7 +118,7 @@ def test_memory_is_bounded(simulated: Path) -> None:
 
 @pytest.mark.slow
 def test_cpu_time_is_limited_per_file(simulated: Path) -> None:
-    video = next(simulated.rglob("*.mp4"))
+    video = min(simulated.rglob("*.mp4"))
     worker = MediaWorker(ResourceLimits(cpu_s=2.0))
     first = worker.start()
     assert worker._process is not None
@@ -130,7 +130,7 @@ def test_cpu_time_is_limited_per_file(simulated: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_beyond_the_limit_of_cpu_time_is_an_error(simulated: Path) -> None:
-    video = next(simulated.rglob("*.mp4"))
+    video = min(simulated.rglob("*.mp4"))
     worker = MediaWorker(ResourceLimits(cpu_s=0.001))  # until the next whole second, as the kernel counts
     with pytest.raises(MediaError, match="CPU time"):
         for _ in range(1000):  # the kernel ends it when its next whole second is over
@@ -149,7 +149,7 @@ def test_a_decoder_that_crashes_leaves_no_core(worker: MediaWorker, simulated: P
     usual = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (usual[1], usual[1]))
     try:
-        list(worker.read(next(simulated.rglob("*.mp4")), SPEC))
+        list(worker.read(min(simulated.rglob("*.mp4")), SPEC))
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, usual)
     assert worker._process is not None
@@ -162,7 +162,7 @@ def test_an_exception_of_check_stops_the_file(worker: MediaWorker, simulated: Pa
         raise LookupError
 
     with pytest.raises(LookupError):
-        list(worker.read(next(simulated.rglob("*.mp4")), SPEC, check=never))
+        list(worker.read(min(simulated.rglob("*.mp4")), SPEC, check=never))
     assert worker._process is None
 
 
@@ -193,7 +193,7 @@ def _wait_to_be_killed(pid_file: str) -> None:
 @pytest.mark.slow
 def test_a_script_needs_no_guard(simulated: Path, tmp_path: Path) -> None:
     """A first script: only the call, at module level."""
-    video = next(simulated.rglob("*.mp4"))
+    video = min(simulated.rglob("*.mp4"))
     script = tmp_path / "script.py"
     script.write_text(
         f"from reactometer import load_model\nprint(load_model('starter').predict({str(video)!r}).status)\n"
@@ -203,7 +203,7 @@ def test_a_script_needs_no_guard(simulated: Path, tmp_path: Path) -> None:
 
 
 def test_an_isolated_prediction_is_the_same(simulated: Path) -> None:
-    video = next(simulated.rglob("*.mp4"))
+    video = min(simulated.rglob("*.mp4"))
     isolated, in_process = (
         predict_files([video], progress=False, isolated=is_isolated)[0] for is_isolated in (True, False)
     )

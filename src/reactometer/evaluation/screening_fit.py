@@ -36,8 +36,8 @@ does not see it."""
 QUIET_SHARE = 0.05
 """Share of the clips whose sound has less than the minimum share of speech."""
 
-CHECK_STEP = 5
-"""One in this many val clips is spoiled to check which defects the encoder sees."""
+MAX_SPOILED_CLIPS = 40
+"""About the maximum number of val clips that are spoiled to check which defects the encoder sees."""
 
 MAX_MIN_SPEECH = 0.1
 """Largest minimum share of speech: more speech always counts as a voice."""
@@ -82,7 +82,8 @@ def fit_screening(loaded: LoadedModel, prepared: PreparedSet) -> Screening:
     screening = Screening(min_speech, weights, bias)
     held_out = [item for item in val if item.face_mask.any()] or faces
     clear = screening.excess(_encode(loaded, held_out))  # (n, K)
-    _, *spoiled = map(screening.excess, _encode_groups(loaded, held_out[::CHECK_STEP], seed=1))
+    checked = held_out[:: len(held_out) // MAX_SPOILED_CLIPS + 1]
+    _, *spoiled = map(screening.excess, _encode_groups(loaded, checked, seed=1))
     limits = []
     for index, name in enumerate(DEFECTS):
         limit = float(np.quantile(clear[:, index], 1.0 - FALSE_ALARM_SHARES[name]))

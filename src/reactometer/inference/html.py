@@ -27,14 +27,14 @@ def prediction_table(prediction: Prediction) -> str:
         return f"<p>{title}: {escape(prediction.status)}</p>"
     rows, colours = [], colours_of(prediction.labels)
     for index in prediction.strongest:
-        found = prediction[prediction.labels[index]]
+        intensity = prediction[prediction.labels[index]]
         rows.append(
             [
                 escape(prediction.labels[index]),
-                f"{found.value:.2f}",
-                f"{found.low:.2f}–{found.high:.2f}" if prediction.intervals else "",
+                f"{intensity.value:.2f}",
+                f"{intensity.low:.2f}–{intensity.high:.2f}" if prediction.intervals else "",
                 _curve(prediction.timeline.values[:, index], colours[index]),
-                f"{found.peak:.2f} at {found.peak_s:.1f} s" if prediction.peaks else "",
+                f"{intensity.peak:.2f} at {intensity.peak_s:.1f} s" if prediction.peaks else "",
             ]
         )
     interval = f"{prediction.coverage:.0%} interval" if prediction.coverage else ""

@@ -266,8 +266,8 @@ class Batch(Sequence[Prediction]):
     @overload
     def __getitem__(self, index: slice) -> Batch: ...
     def __getitem__(self, index: int | slice) -> Prediction | Batch:
-        found = self._predictions[index]
-        return Batch(found) if isinstance(found, tuple) else found
+        selected = self._predictions[index]
+        return Batch(selected) if isinstance(selected, tuple) else selected
 
     def __len__(self) -> int:
         return len(self._predictions)
