@@ -47,7 +47,7 @@ def main() -> None:
         for minutes in LENGTHS_MIN:
             path = Path(folder) / f"{minutes}.mp4"
             write_video(path, 60 * minutes)
-            tables = ["-o", f"{folder}/clips.csv", "--timeline", f"{folder}/timeline.csv"]
+            tables = ["-o", f"{folder}/clips.csv"]
             command = [sys.executable, "-c", MEASURE, "predict", str(path), "-m", model, *tables]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             peaks.append(float(output[0]))

@@ -215,8 +215,8 @@ def compare_precisions(video: Path, folder: Path) -> None:
     eight_bits = replace(single, networks=replace(single.networks, encoders={"face": graph}))
     options = {"timeline": False, "progress": False}
     runs = {
-        "float32": partial(predict, [video], single, **options),
-        "int8": partial(predict, [video], eight_bits, **options),
+        "float32": partial(predict_files, [video], single, **options),
+        "int8": partial(predict_files, [video], eight_bits, **options),
     }
     duration_s = probe(video).duration_s or 0.0
     times = {name: duration_s / seconds for name, seconds in in_turns(runs, 3).items()}
@@ -234,7 +234,7 @@ def compare_with_bare_graph(video: Path, folder: Path, device: str) -> None:
     (prediction,) = predict_files([video], model, timeline=False, progress=False)
     n_faces = sum(sample.box is not None for sample in prediction.samples)
     runs = {
-        "in a prediction": partial(predict, [video], model, timeline=False, progress=False),
+        "in a prediction": partial(predict_files, [video], model, timeline=False, progress=False),
         "alone": partial(model.networks.encoders["face"], images),
     }
     seconds = in_turns(runs)

@@ -48,8 +48,8 @@ assert prediction.status == "ok"
 PARQUET = """
 import pyarrow.parquet as parquet
 from reactometer.batch.run import predict_folder
-assert not predict_folder("clips", "results", progress=False).failures
-(row,) = parquet.read_table("results/index.parquet").to_pylist()
+assert not predict_folder("clips", "results", ending="parquet", progress=False).failures
+(row,) = parquet.read_table("results/files.parquet").to_pylist()
 assert row["status"] == "ok" and 0.0 <= row["Happiness"] <= 1.0
 """
 TRAIN = """

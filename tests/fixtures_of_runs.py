@@ -18,7 +18,7 @@ import pytest
 from pyarrow import fs
 
 from fixtures_of_serving import free_port
-from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
+from reactometer.batch.result_store import JOURNAL
 from reactometer.inference.predictor import predict_files
 from reactometer.inference.tables import clip_rows, timeline_rows
 from reactometer.io import PART
@@ -60,10 +60,10 @@ def check_run() -> Callable[..., None]:
         paths = [path for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
         names = {str(path): f"{address or videos}/{path.relative_to(videos)}" for path in paths}
         plain = [replace(one, path=names[one.path]) for one in predict_files(paths, progress=False)]
-        index = pd.read_parquet(out / INDEX_FILE)
+        index = pd.read_csv(out / "files.csv")
         expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
         pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5)
-        timeline = pd.read_parquet(out / TIMELINE).sort_values(["path", "start_s"], ignore_index=True)
+        timeline = pd.read_csv(out / "timeline.csv").sort_values(["path", "start_s"], ignore_index=True)
         once = [one for one in sorted(plain, key=lambda one: one.path) if not one.path.endswith("again.mp4")]
         windows = pd.DataFrame(timeline_rows(once)).drop(columns="face")
         pd.testing.assert_frame_equal(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kills import CLI, Case
-from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
+from reactometer.batch.result_store import JOURNAL
 from reactometer.data.cache import open_prepared
 from reactometer.errors import DataError
 from reactometer.inference.checkpoint import load_model
@@ -159,11 +159,13 @@ def folder_case(videos: Path) -> Case:
 
     def after(folder: Path, whole: Path) -> list[str]:
         wrong = []
-        for name, key in ((INDEX_FILE, ["path"]), (TIMELINE, ["path", "start_s"])):
+        for name, key in (("files.csv", ["path"]), ("timeline.csv", ["path", "start_s"])):
             one, other = (
-                pd.read_parquet(root / name).sort_values(key, ignore_index=True) for root in (folder, whole)
+                pd.read_csv(root / name).sort_values(key, ignore_index=True) for root in (folder, whole)
             )
             wrong += [] if one.equals(other) else [f"another {name}: {len(one)} rows, not {len(other)}"]
+        elan = [{file.name for file in (root / "elan").iterdir()} for root in (folder, whole)]
+        wrong += [] if elan[0] == elan[1] else [f"other documents: {elan}"]
         lines = [line for file in (folder / JOURNAL).iterdir() for line in file.read_text().splitlines()]
         hashes = [json.loads(line)["sha256"] for line in lines]
         wrong += [] if len(set(hashes)) == len(hashes) else ["a content twice"]
@@ -179,6 +181,8 @@ def folder_case(videos: Path) -> Case:
             str(videos),
             "--out-dir",
             str(folder),
+            "--save",
+            "timeline,elan",
             "--workers",
             "2",
             "--device",
@@ -191,13 +195,7 @@ def folder_case(videos: Path) -> Case:
 
 def table_case(videos: Sequence[Path]) -> Case:
     """Predict files into tables that replace older ones."""
-    names = {
-        "--out": "clips.csv",
-        "--timeline": "timeline.parquet",
-        "--frames": "frames.json",
-        "--elan": "e.eaf",
-    }
-    names |= {"--overlay": "o.mp4", "--plot": "p.png", "--subtitles": "s.vtt"}
+    names = {"-o": "clips.csv"}
     old = b"what was there before"
 
     def begin(folder: Path) -> None:

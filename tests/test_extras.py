@@ -56,18 +56,20 @@ def test_predictions_need_no_extra(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "clips.csv").write_text(f"path,person\n{talking(1)},anna\n", encoding="utf-8")
-    tables = [f"--{name}={name}.csv" for name in ("timeline", "frames", "events")]
-    done = reactometer(
-        "predict", "clips.csv", "--out=clips.json", *tables, "--elan=a.eaf", "--subtitles=vtt", "--faces=all"
-    )
+    done = reactometer("predict", "clips.csv", "--out=clips.json", "--faces=all")
+    assert done.returncode == 0, done.stderr
+    kinds = "timeline,frames,events,elan,vtt"
+    done = reactometer("predict", "clips.csv", "--out-dir=run", f"--save={kinds}", "--faces=all")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "clips.json").read_text(encoding="utf-8"))
     assert (row["path"], row["face"], row["status"]) == (str(talking(1)), 1, "ok")
     for name in ("timeline", "frames", "events"):
-        with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        with (tmp_path / "run" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             assert {line["path"] for line in csv.DictReader(file)} <= {row["path"]}
-    assert ElementTree.parse(tmp_path / "a.eaf").getroot().tag == "ANNOTATION_DOCUMENT"
-    (subtitles,) = (tmp_path / "vtt").iterdir()
+    assert (
+        ElementTree.parse(next((tmp_path / "run" / "elan").iterdir())).getroot().tag == "ANNOTATION_DOCUMENT"
+    )
+    (subtitles,) = (tmp_path / "run" / "vtt").iterdir()
     assert subtitles.read_text(encoding="utf-8").startswith("WEBVTT")
     done = reactometer("predict", talking(1), "--people=clips.csv", "--smooth=1", "--out=one.csv")
     assert done.returncode == 0, done.stderr
@@ -77,10 +79,10 @@ def test_predictions_need_no_extra(
 
 
 NEEDING: dict[str, tuple[str, ...]] = {
-    "predict clip.mp4 --plot a.png": ("evaluate", "matplotlib"),
-    "predict clip.mp4 --overlay a.mp4": ("evaluate", "matplotlib"),
+    "predict clip.mp4 --out-dir results --save plot": ("evaluate", "matplotlib"),
+    "predict clip.mp4 --out-dir results --save overlay": ("evaluate", "matplotlib"),
     "predict clip.mp4 -o a.parquet": ("parquet", "pyarrow"),
-    "predict clip.mp4 --out-dir results": ("parquet", "pyarrow"),
+    "predict clip.mp4 --out-dir results --format parquet": ("parquet", "pyarrow"),
     "predict s3://bucket/clip.mp4": ("parquet", "pyarrow"),
     "explain clip.mp4 -o folder": ("evaluate", "matplotlib"),
     "evaluate data -m model": ("evaluate", "pandas, scipy, matplotlib, jinja2"),

@@ -71,8 +71,8 @@ def test_the_wheels_work_in_a_clean_environment(
 
 WITHOUT = {
     "starter": ("predict", "clips/clip.mp4"),
-    "evaluate": ("predict", "clips/clip.mp4", "--plot", "timeline.png"),
-    "parquet": ("predict", "clips", "--out-dir", "results"),
+    "evaluate": ("predict", "clips/clip.mp4", "--out-dir", "results", "--save", "plot"),
+    "parquet": ("predict", "clips", "-o", "clips.parquet"),
     "train": ("demo",),
     "serve": ("serve", "--port", "0"),
     "ray": ("predict", "clips", "--out-dir", "results", "--ray", "local"),

@@ -56,13 +56,13 @@ def run(tmp_path: Path) -> Path:
     with open_results(tmp_path, STAMP, all_faces=False) as store:
         store.append("aa", [good])
         store.append("bb", [Prediction("b.mp4", "failed: damaged", ("Joy",))])
-        assert store.write_tables(SOURCES) == {"b.mp4": "damaged"}
+        assert store.write_tables(SOURCES, ["timeline"], 0.5, "csv") == {"b.mp4": "damaged"}
     return tmp_path
 
 
 def _resume(run: Path) -> None:
     with open_results(run, STAMP, all_faces=False) as store:
-        store.write_tables(SOURCES)
+        store.write_tables(SOURCES, ["timeline"], 0.5, "csv")
 
 
 def _edit(file: Path, **values: object) -> None:
@@ -116,11 +116,11 @@ def test_an_invalid_feature_index_is_reported(prepared: Path, values: dict[str, 
     ("name", "change"),
     [
         ("run.json", lambda file: file.write_text("[1]")),
-        ("results/00000.jsonl", lambda file: file.write_text("[]\n")),
-        ("results/00000.jsonl", lambda file: file.write_text("[" * 100_000 + "\n")),
-        ("results/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": []}\n')),
+        ("journal/00000.jsonl", lambda file: file.write_text("[]\n")),
+        ("journal/00000.jsonl", lambda file: file.write_text("[" * 100_000 + "\n")),
+        ("journal/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": []}\n')),
         (
-            "results/00000.jsonl",
+            "journal/00000.jsonl",
             lambda file: file.write_text('{"sha256": "aa", "predictions": [{"status": "ok"}]}\n'),
         ),
     ],

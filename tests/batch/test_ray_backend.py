@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from reactometer.batch.ray_backend import _Actor
-from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
+from reactometer.batch.result_store import FAILED_FILE, JOURNAL
 from reactometer.batch.run import FilePredictor, predict_folder
 from reactometer.errors import ClusterError, ReactometerError
 from reactometer.inference.predictor import PredictOptions, predict_files
@@ -75,7 +75,7 @@ def test_files_of_an_object_store_on_a_cluster(
     source = put(videos / "a", "on-a-cluster")
     result = predict_folder([source], tmp_path / "out", device="cpu", ray=two_nodes.address, progress=False)
     assert not result.failures
-    index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
+    index = pd.read_csv(tmp_path / "out" / "files.csv")
     plain = predict_files([f"{videos / 'a'}/{Path(path).name}" for path in index["path"]], progress=False)
     for label in plain[0].labels:
         position = plain[0].labels.index(label)
@@ -137,7 +137,7 @@ def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) ->
         killing.join()
     assert list(result.failures) == [str(many / "5.mp4")]
     assert "the decoder process died" in result.failures[str(many / "5.mp4")]
-    index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
+    index = pd.read_csv(tmp_path / "out" / "files.csv")
     assert len(index) == len(set(index["sha256"])) == 39
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +14,8 @@ import pytest
 from reactometer.batch import result_store, run
 from reactometer.batch.result_store import (
     FAILED_FILE,
-    INDEX_FILE,
     JOURNAL,
     SETTINGS_FILE,
-    TIMELINE,
     ResultStore,
     open_results,
 )
@@ -45,8 +44,7 @@ def test_a_run_equals_predict(finished: RunResult, videos: Path, check_run: Call
     folder = Path(finished.folder)
     assert (finished.n_files, finished.n_computed, finished.n_before) == (7, 6, 0)  # 7 files of 6 contents
     check_run(folder, videos)
-    assert len(list((folder / TIMELINE).glob("*.parquet"))) == 3
-    index = pd.read_parquet(folder / INDEX_FILE).set_index("path")
+    index = pd.read_csv(folder / "files.csv").set_index("path")
     assert index["same_as"].dropna().to_dict() == {
         str(videos / "b" / "again.mp4"): str(videos / "a" / "0.mp4")
     }
@@ -64,7 +62,7 @@ def test_existing_results_are_reused(copy: Path, videos: Path, monkeypatch: pyte
     again = predict_folder([videos], copy, device="cpu", progress=False)
     assert (again.n_computed, again.n_before, len(again.failures)) == (0, 6, 1)
     fewer = predict_folder([videos / "a"], copy, device="cpu", progress=False)
-    assert (fewer.n_files, fewer.failures, len(pd.read_parquet(copy / INDEX_FILE))) == (3, {}, 3)
+    assert (fewer.n_files, fewer.failures, len(pd.read_csv(copy / "files.csv"))) == (3, {}, 3)
 
 
 @pytest.mark.slow
@@ -77,7 +75,7 @@ def test_changed_and_failed_files_are_predicted_again(copy: Path, videos: Path, 
     shutil.copy(folder / "a" / "1.mp4", folder / "b" / "silent.mp4")
     second = predict_folder([folder], copy, device="cpu", workers=1, retry_failed=True, progress=False)
     assert (second.n_computed, list(second.failures)) == (1, [str(folder / "b" / "broken.mp4")])
-    index = pd.read_parquet(copy / INDEX_FILE).set_index("path")
+    index = pd.read_csv(copy / "files.csv").set_index("path")
     assert index.loc[str(folder / "b" / "silent.mp4"), "same_as"] == str(folder / "a" / "1.mp4")
 
 
@@ -112,9 +110,8 @@ def test_a_missing_listed_file_is_a_failure(copy: Path, videos: Path, tmp_path: 
 def test_leftovers_of_a_killed_process_are_removed(
     copy: Path, videos: Path, check_run: Callable[..., None]
 ) -> None:
-    """An outdated timeline, a half-written file, and an incomplete last line of the journal."""
-    shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
-    (copy / TIMELINE / f"half{PART}").write_bytes(b"{")
+    """A half-written file, and an incomplete last line of the journal."""
+    (copy / f"half{PART}").write_bytes(b"{")
     last = copy / JOURNAL / "00002.jsonl"
     last.write_bytes(last.read_bytes()[:-100])
     again = predict_folder([videos], copy, device="cpu", workers=1, progress=False)
@@ -143,14 +140,14 @@ def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["results/00001.jsonl", "run.json"])
+@pytest.mark.parametrize("name", ["journal/00001.jsonl", "run.json"])
 def test_a_damaged_file_of_a_run_is_named(
     name: str, copy: Path, videos: Path, check_run: Callable[..., None]
 ) -> None:
     (copy / name).write_bytes(b"PAR1 and no more\n")
     with pytest.raises(OutputError, match=rf"{name}: damaged"):
         predict_folder([videos], copy, device="cpu", progress=False)
-    if name.startswith("results"):  # delete it, as the message says, and its contents are computed again
+    if name.startswith("journal"):  # delete it, as the message says, and its contents are computed again
         (copy / name).unlink()
         assert predict_folder([videos], copy, device="cpu", workers=1, progress=False).n_computed == 2
         check_run(copy, videos)
@@ -187,5 +184,34 @@ def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> No
     predict_folder(
         [videos / "a" / "0.mp4"], tmp_path / "out", options=options, device="cpu", workers=1, progress=False
     )
-    index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
+    index = pd.read_csv(tmp_path / "out" / "files.csv")
     assert index["face"].tolist() == [1]
+
+
+@pytest.mark.slow
+def test_outputs_are_written_once_from_the_results(videos: Path, tmp_path: Path) -> None:
+    """A second call with more outputs predicts nothing, and writes only what is missing."""
+    out = tmp_path / "out"
+    predict = partial(predict_folder, [videos / "a"], out, device="cpu", workers=1, progress=False)
+    predict(save=["events", "elan"], threshold=0.01)
+    assert len(pd.read_csv(out / "events.csv"))
+    first = {file.name: file.stat().st_mtime_ns for file in (out / "elan").iterdir()}
+    assert set(first) == {"0.eaf", "1.eaf", "2.eaf"}
+    again = predict(save=["frames", "elan", "vtt", "overlay", "plot"], threshold=0.01, ending="parquet")
+    assert (again.n_computed, again.n_before) == (0, 3)
+    assert {file.name: file.stat().st_mtime_ns for file in (out / "elan").iterdir()} == first
+    assert sorted(file.name for file in (out / "overlay").iterdir()) == ["0.mp4", "1.mp4", "2.mp4"]
+    assert set(pd.read_parquet(out / "frames.parquet").state) <= {"face", "no_face"}
+    fresh = predict(save=[], fresh=True)
+    assert (fresh.n_computed, (out / "elan").exists(), (out / "frames.parquet").exists()) == (3, False, False)
+
+
+def test_invalid_outputs_are_refused_before_writing(videos: Path, tmp_path: Path) -> None:
+    for settings, words in (
+        ({"save": ["plott"]}, "unknown output.*'plot'"),
+        ({"threshold": 2.0}, "threshold"),
+        ({"ending": "xls"}, "csv or parquet"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            predict_folder([videos], tmp_path / "out", progress=False, **settings)
+    assert not (tmp_path / "out").exists()

@@ -79,39 +79,25 @@ def test_the_main_job_from_a_data_set_to_predictions(
     status, _, errors = run("compare-predictions", predictions, tmp_path / "no.csv", "-d", data)
     assert (status, "no.csv: no such file" in errors) == (2, True)
     video = min((data / "test" / "mp4").iterdir())
-    tables = [
-        "-o",
-        tmp_path / "clips.csv",
-        "--timeline",
-        tmp_path / "timeline.parquet",
-        "--frames",
-        tmp_path / "f.json",
-    ]
-    tables += ["--events", tmp_path / "events.csv", "--threshold", 0.05, "--elan", tmp_path / "a.eaf"]
-    refined = [
-        "--window",
-        1,
-        "--hop",
-        0.5,
-        "--smooth",
-        1,
-        "--baseline",
-        "0-1s",
-        "--subtitles",
-        tmp_path / "a.vtt",
-    ]
-    pictures = ["--plot", tmp_path / "a.png", "--overlay", tmp_path / "a.mp4"]
-    status, printed, errors = run("predict", video, "-m", out / "model", *tables, *refined, *pictures)
+    refined = ["--window", 1, "--hop", 0.5, "--smooth", 1, "--baseline", "0-1s"]
+    saved = ["--save", "timeline, events,frames,elan,vtt,plot,overlay", "--threshold", 0.05]
+    results = tmp_path / "results"
+    status, printed, errors = run(
+        "predict", video, "-m", out / "model", "--out-dir", results, *refined, *saved
+    )
     assert status == 0
     assert "smoothed: Hann-weighted mean over 1 s" in errors
     assert "baseline: mean of 0 to 1 s (windows: 1), subtracted" in errors
-    assert set(pd.read_csv(tmp_path / "events.csv")) >= {"onset_s", "peak_s", "offset_s"}
-    assert all((tmp_path / name).stat().st_size for name in ("a.eaf", "a.vtt", "a.mp4"))
-    assert video.name in printed
+    assert "1 of 1 files have a result" in printed
+    assert set(pd.read_csv(results / "events.csv")) >= {"onset_s", "peak_s", "offset_s"}
+    for kind, ending in (("elan", "eaf"), ("vtt", "vtt"), ("plot", "png"), ("overlay", "mp4")):
+        assert (results / kind / f"{video.stem}.{ending}").stat().st_size
+    assert pd.read_csv(results / "timeline.csv").start_s.tolist()[0] == 0.0
+    assert set(pd.read_csv(results / "frames.csv").state) <= {"face", "no_face"}
+    status, printed, _ = run("predict", video, "-m", out / "model", "-o", tmp_path / "clips.csv", "--json")
+    (row,) = json.loads(printed)
+    assert (status, row["status"]) == (0, "ok")
     assert pd.read_csv(tmp_path / "clips.csv").status.tolist() == ["ok"]
-    assert pd.read_parquet(tmp_path / "timeline.parquet").start_s.tolist()[0] == 0.0
-    assert {row["state"] for row in json.loads((tmp_path / "f.json").read_text())} <= {"face", "no_face"}
-    assert (tmp_path / "a.png").stat().st_size > 5000
     assert "face" not in pd.read_csv(tmp_path / "clips.csv")
     everybody = ["--faces", "all", "-o", tmp_path / "faces.csv"]
     status, printed, _ = run("predict", video, "-m", out / "model", *everybody)
@@ -197,14 +183,14 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["evaluate", "-m", "nowhere", "data"], "error: nowhere: no such checkpoint"),
         (["predict", "-m", "nowhere", "a.mp4"], "error: nowhere: no such checkpoint"),
         (["predict", "-m", "nowhere", "a.mp4", "-o", "a.xls"], "error: a.xls: unknown table format"),
-        (["predict", "-m", "nowhere", "a.mp4", "--plot", "a.gif"], "error: a.gif: unknown plot format"),
+        (["predict", "a.mp4", "--save", "plot"], "--save needs --out-dir. hint: Add --out-dir results"),
         (
-            ["predict", "-m", "nowhere", "a.mp4", "b.mp4", "--plot", "a.png"],
-            "error: a.png: one plot for 2 files",
+            ["predict", "a.mp4", "--out-dir", "results", "-o", "a.csv"],
+            "--out cannot be used with --out-dir. hint: files.csv in the folder",
         ),
         (
-            ["predict", "a.mp4", "--out-dir", "results", "--plot", "a.png"],
-            "--plot cannot be used with --out-dir",
+            ["predict", "a.mp4", "--out-dir", "r", "--save", "elam"],
+            "unknown output (got 'elam'). hint: Did you",
         ),
         (
             ["predict", "a.mp4", "--retry-failed"],
@@ -280,7 +266,7 @@ def test_ctrl_c_prints_a_message_and_leaves_finished_results(
     monkeypatch.setattr(prepare, "run_jobs", interrupted)
     status, _, errors = run("prepare", simulated, "-o", tmp_path / "cache")
     assert status == 130
-    assert "stopped. hint: run it again" in errors
+    assert "stopped. hint: run the same command again" in errors
 
 
 @pytest.mark.parametrize(

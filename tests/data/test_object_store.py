@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reactometer.batch.result_store import INDEX_FILE
 from reactometer.batch.run import predict_folder
 from reactometer.data.files import find_files, hash_files
 from reactometer.data.object_store import local_copy
@@ -58,7 +57,7 @@ def test_a_run_from_an_object_store_equals_a_local_run(
         replace(one, path=f"{source}/{Path(one.path).relative_to(videos)}") for one in predict_files(paths)
     ]
     expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
-    index = pd.read_parquet(out / INDEX_FILE)
+    index = pd.read_csv(out / "files.csv")
     pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5)
     again = predict_folder([source], out, device="cpu", workers=1, progress=False)
     assert (again.n_computed, again.n_before) == (0, 7)

@@ -11,12 +11,10 @@ from xml.etree import ElementTree
 
 import av
 import numpy as np
-import pandas as pd
 import pytest
 
-from reactometer.errors import ConfigError, OutputError
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
-from reactometer.inference.outputs import Outputs
+from reactometer.inference.outputs import unique_names, write_outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.prediction import Prediction, Window
 from reactometer.inference.predictor import predict_files
@@ -144,86 +142,27 @@ def test_an_overlay_of_several_faces_has_a_panel_of_each(
     assert np.abs(first[:26].astype(int) - second[:26]).max() > 100
 
 
-@pytest.mark.shared
-def test_outputs_of_several_files_are_folders(real: Prediction, tmp_path: Path) -> None:
-    outputs = Outputs(
-        clips=tmp_path / "clips.csv",
-        timeline=tmp_path / "timeline.csv",
-        events=tmp_path / "events.parquet",
-        elan=tmp_path / "elan",
-        subtitles=tmp_path / "vtt",
-        plot=tmp_path / "plots",
-        threshold=0.01,
-    )
-    outputs.check(2)
-    failed = Prediction("no.mp4", "failed: no such file", real.labels)
-    written = list(outputs.write([real, failed]))
-    assert all(path.is_file() for path in written)
-    assert {path.name for path in written} == {
-        *("clips.csv", "timeline.csv", "events.parquet"),
-        *(f"face_noface.mov{ending}" for ending in (".eaf", ".vtt", ".png")),
-    }
-    states = pd.read_csv(tmp_path / "timeline.csv").state.tolist()
-    assert states[0] == "face"
-    assert states[-1] == "no_face"
-    events = pd.read_parquet(tmp_path / "events.parquet")
-    assert len(events)
-    assert np.all(events.onset_s <= events.peak_s)
-    assert np.all(events.peak_s <= events.offset_s)
-
-
 @pytest.mark.slow
 @pytest.mark.shared
 def test_outputs_of_all_faces_name_the_face(real: Prediction, tmp_path: Path) -> None:
-    """Plots and subtitles are per face, ELAN documents and overlays per file; without a face, all are per
-    file."""
-    tables = {name: tmp_path / f"{name}.csv" for name in ("clips", "timeline", "frames", "events")}
-    folders = {name: tmp_path / name for name in ("elan", "subtitles", "plot")}
-    outputs = Outputs(**tables, **folders, threshold=0.01, faces="all")
-    outputs.check(2)
+    """Plots and subtitles are per face, ELAN documents and overlays per file."""
     people = [replace(real, face=number) for number in (1, 2)]
-    written = {path.name for path in outputs.write([*people, replace(real, path="b.mp4")])}
+    write_outputs(people, tmp_path, "clip", ("plot", "vtt", "elan"), 0.01)
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
     assert written == {
-        *(f"{name}.csv" for name in tables),
-        *(f"face_noface.mov-face-{number}{ending}" for number in (1, 2) for ending in (".png", ".vtt")),
-        *("face_noface.mov.eaf", "b.mp4.eaf", "b.mp4.png", "b.mp4.vtt"),
+        *(
+            f"{kind}/clip-face-{face}.{ending}"
+            for face in (1, 2)
+            for kind, ending in (("plot", "png"), ("vtt", "vtt"))
+        ),
+        "elan/clip.eaf",
     }
-    for path in tables.values():
-        table = pd.read_csv(path, dtype={"face": "Int64"})
-        assert list(table.columns[:2]) == ["path", "face"]
-        assert table.face.drop_duplicates().tolist() == [1, 2, pd.NA]
-    assert ",1,ok," in tables["clips"].read_text()  # a whole number
 
 
-@pytest.mark.parametrize(
-    ("outputs", "error", "message"),
-    [
-        (Outputs(elan=Path("a.xml")), OutputError, "unknown ELAN document format"),
-        (Outputs(subtitles=Path("a.srt")), OutputError, "unknown subtitle format"),
-        (Outputs(overlay=Path("a.gif")), OutputError, "unknown overlay format"),
-        (Outputs(overlay=Path("a.mp4")), OutputError, "one overlay for 2 files"),
-        (Outputs(events=Path("a.txt")), OutputError, "unknown table format"),
-        (Outputs(threshold=2.0), ConfigError, "threshold"),
-    ],
-)
-def test_invalid_outputs_are_refused_before_prediction(
-    outputs: Outputs, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        outputs.check(2)
+def test_two_files_of_one_name_have_separate_outputs() -> None:
+    assert list(unique_names(["a/clip.mp4", "b/clip.mov", "b/my clip.mp4"])) == ["clip", "clip-2", "my_clip"]
 
 
-def test_one_picture_or_subtitle_for_all_faces_is_refused() -> None:
-    for outputs in (Outputs(plot=Path("a.png"), faces="all"), Outputs(subtitles=Path("a.vtt"), faces="all")):
-        with pytest.raises(OutputError, match=r"(plot|subtitle).*folder"):
-            outputs.check(1)
-    Outputs(elan=Path("a.eaf"), overlay=Path("a.mp4"), plot=Path("plots"), faces="all").check(1)
-
-
-@pytest.mark.shared
-def test_two_files_of_one_name_have_separate_outputs(real: Prediction, tmp_path: Path) -> None:
-    outputs = Outputs(subtitles=tmp_path / "vtt", elan=tmp_path / "elan")
-    both = [replace(real, path=f"{folder}/clip.mp4") for folder in ("a", "b")]
-    names = [path.name for path in outputs.write(both)]
-    assert names == ["clip.mp4.vtt", "clip.mp4.eaf", "clip.mp4-2.vtt", "clip.mp4-2.eaf"]
-    assert sorted(names) == sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+def test_a_sound_file_has_no_overlay(tmp_path: Path) -> None:
+    write_outputs([_prediction(tmp_path / "a.wav")], tmp_path, "a", ("overlay",), 0.5)
+    assert not list(tmp_path.iterdir())

@@ -32,7 +32,7 @@ train small.toml training.out=run training.workers={workers}
 evaluate prepared -m run/model --by clip -o scores
 data split {data} -o clean.csv
 calibrate prepared -m run/model --split test -o calibrated
-predict {data}/test/mp4 -m run/model -o clips.json --timeline timeline.json
+predict {data}/test/mp4 -m run/model  -o clips.json
 """
 CODE = """
 import sys

@@ -3,7 +3,9 @@ resumes."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -12,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.batch import ray_backend
-from reactometer.batch.result_store import open_results
+from reactometer.batch.result_store import FORMATS, SAVED_FILE, ResultStore, open_results, read_predictions
 from reactometer.data.files import InputFile, find_files, hash_files
 from reactometer.data.object_store import is_uri, local_copy
-from reactometer.errors import ConfigError, require
+from reactometer.errors import ConfigError, ReactometerError, require
 from reactometer.inference.checkpoint import load_model
+from reactometer.inference.outputs import PER_VIDEO, check_outputs, unique_names, write_outputs
+from reactometer.inference.postprocess import DEFAULT_THRESHOLD
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.io import DISK_FULL_ERRNOS, Paths, find_errno, sha256_of
@@ -38,6 +42,7 @@ class RunResult:
     n_computed: int  # contents that this run predicted
     n_before: int  # contents with results in the folder before
     failures: dict[str, str]  # reason by path
+    predictions: tuple[Prediction, ...]  # of a run with one file, if it has a result
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,40 @@ class FilePredictor:
             if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops, and can be resumed
                 raise
             predictions = [predictor.failed(path, f"{type(error).__name__}: {error}")]
-        return [replace(prediction, samples=()) for prediction in predictions]
+        return predictions
+
+
+@dataclass(frozen=True)
+class SaveJob:
+    """One video whose outputs are written: its result in the journal, its path, and the outputs."""
+
+    journal: Path
+    offset: int
+    path: str
+    name: str  # of the files, without an extension
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OutputWriter:
+    """Writer of the outputs of single videos into a folder."""
+
+    folder: Path
+    threshold: float
+
+    def __call__(self, job: SaveJob) -> str:
+        """Write outputs; return the reason of a failure, because it must not stop the other videos."""
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if the home folder is read-only
+        predictions = read_predictions(job.journal, job.offset)
+        try:
+            with local_copy(job.path) if "overlay" in job.kinds else nullcontext(job.path) as file:
+                people = [ray_backend.with_path(prediction, file) for prediction in predictions]
+                write_outputs(people, self.folder, job.name, job.kinds, self.threshold)
+        except (ReactometerError, OSError) as error:
+            if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops, and can be resumed
+                raise
+            return str(error)
+        return ""
 
 
 @cache
@@ -85,15 +123,19 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
     workers: int | None = None,
     ray: str | None = None,
     gpus: float = 0.0,
+    save: Sequence[str] = ("timeline",),
+    threshold: float = DEFAULT_THRESHOLD,
+    ending: str = "csv",
     retry_failed: bool = False,
+    fresh: bool = False,
     progress: bool = True,
 ) -> RunResult:
     """Predict files into a results folder, store each result at once, and resume a stopped call.
 
     Results belong to a file's content: copies are predicted once, and a changed file is predicted again.
-    ``out`` gets ``index.parquet`` (one row per file, with the columns of ``predict``; ``same_as`` is the file
-    with the same result), ``timeline/`` (Parquet files with one row per window, under the path of the first
-    file), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
+    ``out`` gets ``files.csv`` (one row per file, with the columns of ``predict``; ``same_as`` is the file
+    with the same result), the outputs in ``save`` (tables have the path of the first file of a content),
+    ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
 
     Args:
         inputs: files, folders, patterns and lists, see :func:`reactometer.data.files.find_files`.
@@ -104,7 +146,12 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
         workers: number of processes; default: one per CPU, or one for a GPU; on a cluster, as many as fit.
         ray: a Ray cluster, see :func:`reactometer.batch.ray_backend.connect`; default: this machine.
         gpus: on a cluster, share of a GPU per process.
+        save: outputs: "timeline" (one row per window), "events" or "frames", each a table of all files;
+            "plot", "elan", "vtt" or "overlay", each a folder with one file per video.
+        threshold: minimum intensity of an event.
+        ending: format of the tables, "csv" or "parquet".
         retry_failed: predict files again that failed in an earlier call.
+        fresh: delete an earlier run in the folder.
         progress: show bars on standard error.
 
     Raises:
@@ -113,12 +160,17 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
         OutputError: ``out`` cannot be written, has other contents, or belongs to a run of another model,
             other settings or another version.
         ClusterError: the cluster is not available, or was lost.
-        ReactometerError: pyarrow, or Ray for a cluster, is not installed.
+        ReactometerError: a package is not installed: Ray for a cluster, pyarrow for Parquet and object
+            stores, matplotlib for plots and overlays.
     """
     options = options or PredictOptions()
     if ray:
         require("ray", "pandas", "pyarrow", extra="ray")
-    require("pyarrow", extra="parquet")
+    if ending not in FORMATS:
+        raise ConfigError("unknown format of tables", got=f"'{ending}'", expected=" or ".join(FORMATS))
+    if ending == "parquet":
+        require("pyarrow", extra="parquet")
+    check_outputs(save, threshold)
     if is_uri(out):
         fix = "Choose a folder on this machine, and copy it to the store at the end"
         raise ConfigError("results cannot be written into an object store", got=str(out), fix=fix)
@@ -132,7 +184,9 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
     with ExitStack() as stack:
         if ray:
             stack.enter_context(ray_backend.connect(ray, workers))
-        store = stack.enter_context(open_results(Path(out), settings, all_faces=options.faces == "all"))
+        store = stack.enter_context(
+            open_results(Path(out), settings, all_faces=options.faces == "all", fresh=fresh)
+        )
         if retry_failed:
             store.failures.clear()
         sources: list[InputFile] = []
@@ -143,7 +197,7 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
                 if source.sha256:
                     contents.setdefault(source.sha256, source)
                 advance()
-        completed = store.computed | store.failures.keys()
+        completed = store.computed.keys() | store.failures.keys()
         pending = [source for sha256, source in contents.items() if sha256 not in completed]
         n_before = len(contents) - len(pending)
         if ray:
@@ -158,7 +212,57 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
             for source, predictions in results:
                 store.append(source.sha256, predictions or _crashed(source.path))
                 advance()
-        return RunResult(str(out), len(paths), len(pending), n_before, store.write_tables(sources))
+        failures = store.write_tables(sources, save, threshold, ending)
+        kinds = [kind for kind in save if kind in PER_VIDEO]
+        failures |= _save(store, list(contents.values()), kinds, threshold, count, progress)
+        only: Sequence[Prediction] = ()
+        if len(contents) == 1 and (place := store.computed.get(next(iter(contents)))):
+            only = [ray_backend.with_path(one, sources[0].path) for one in read_predictions(*place)]
+        return RunResult(str(out), len(paths), len(pending), n_before, failures, tuple(only))
+
+
+def _save(
+    store: ResultStore,
+    sources: Sequence[InputFile],
+    kinds: Sequence[str],
+    threshold: float,
+    n_workers: int,
+    progress: bool,
+) -> dict[str, str]:
+    """Write the outputs of single videos that are not written yet; return the failures, reason by path.
+
+    ``saved.txt`` has one line per output: its kind, the threshold, the content and the name.
+    """
+    file = store.folder / SAVED_FILE
+    saved = set(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else set()
+
+    def record(kind: str, sha256: str, name: str) -> str:
+        return f"{kind} {threshold:g} {sha256} {name}"
+
+    jobs: list[tuple[str, SaveJob]] = []
+    for source, name in zip(sources, unique_names(source.path for source in sources), strict=True):
+        missing = tuple(kind for kind in kinds if record(kind, source.sha256, name) not in saved)
+        if missing and source.sha256 in store.computed:
+            place = store.computed[source.sha256]
+            jobs.append((source.sha256, SaveJob(*place, source.path, name, missing)))
+    failures: dict[str, str] = {}
+    if not jobs:
+        return failures
+    with ExitStack() as stack:
+        writer = OutputWriter(store.folder, threshold)
+        finished = run_jobs(writer, [job for _, job in jobs], n_workers, lambda _: "the process died")
+        stack.callback(finished.close)  # ends the processes at Ctrl-C
+        advance = stack.enter_context(progress_bar("saving", len(jobs), progress))
+        stream = stack.enter_context(file.open("a", encoding="utf-8"))
+        for index, reason in finished:
+            sha256, job = jobs[index]
+            if reason:
+                failures[job.path] = reason
+            else:
+                stream.writelines(f"{record(kind, sha256, job.name)}\n" for kind in job.kinds)
+                stream.flush()
+            advance()
+    return failures
 
 
 def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[str, Any], bool]:

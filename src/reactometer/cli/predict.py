@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer.cli import render
-from reactometer.cli.options import DeviceOption, StarterOption, WorkersOption, out_option
+from reactometer.cli.options import DeviceOption, StarterOption, out_option, split_names
 from reactometer.errors import ConfigError, require
 from reactometer.paths import STARTER
 from reactometer.terminal import OK, SOME_FAILED, messages
 from reactometer.workers.media_worker import thread_worker
 
 if TYPE_CHECKING:
-    from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import PredictOptions
+
+RUN, ANALYSIS = "With --out-dir", "Analysis"
+"""Panels of the options of predict."""
+
+DEFAULT_THRESHOLD = 0.5
 
 
 def predict(
-    videos: Annotated[
+    files: Annotated[
         list[str],
         typer.Argument(
             metavar="FILE", help="Video or sound files, folders, glob patterns, or .txt/.csv lists."
@@ -36,97 +40,119 @@ def predict(
     ] = None,
     out_dir: Annotated[
         str | None,
+        typer.Option(metavar="FOLDER", help="Folder for all outputs of any number of files."),
+    ] = None,
+    save: Annotated[
+        str,
         typer.Option(
-            metavar="FOLDER", help="Folder of a run over any number of files; a stopped run resumes."
+            metavar="KINDS",
+            help="Outputs in --out-dir, with commas: timeline, events, frames (tables); plot, elan, vtt, "
+            "overlay (one file per video).",
+            rich_help_panel=RUN,
         ),
+    ] = "timeline",
+    table_format: Annotated[
+        str, typer.Option("--format", help="Format of tables: csv or parquet.", rich_help_panel=RUN)
+    ] = "csv",
+    threshold: Annotated[
+        float, typer.Option(help="Minimum intensity of an event.", rich_help_panel=RUN)
+    ] = DEFAULT_THRESHOLD,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of processes; default: one per CPU.", rich_help_panel=RUN),
     ] = None,
-    timeline: Annotated[
-        Path | None, typer.Option(help="Table with one row per window of the timeline.")
-    ] = None,
-    frames: Annotated[Path | None, typer.Option(help="Table with one row per sampled frame.")] = None,
-    events: Annotated[
-        Path | None, typer.Option(help="Table with one row per event: onset, peak, offset.")
-    ] = None,
-    threshold: Annotated[float, typer.Option(help="Minimum intensity of an event.")] = 0.5,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot of the timeline (.png); for several files, a folder.")
-    ] = None,
-    elan: Annotated[
-        Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")
-    ] = None,
-    subtitles: Annotated[
-        Path | None, typer.Option(help="WebVTT subtitles (.vtt); for several files, a folder.")
-    ] = None,
-    overlay: Annotated[
-        Path | None,
-        typer.Option(help="Video with face box, bars and curves (.mp4); for several files, a folder."),
-    ] = None,
-    window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
-    hop: Annotated[float, typer.Option(help="Step between window starts, seconds.")] = 1.0,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames sampled per second; default: as in training.")
-    ] = None,
-    faces: Annotated[str, typer.Option(help="one: the main face; all: every face.")] = "one",
-    people: Annotated[
-        Path | None, typer.Option(help="CSV with columns path and person, for normalisation per person.")
-    ] = None,
-    same_person: Annotated[
-        bool, typer.Option("--same-person", help="Normalise over all files as one person.")
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Predict failed files again.", rich_help_panel=RUN)
     ] = False,
-    smooth: Annotated[float, typer.Option(help="Smooth the timeline over this time, seconds.")] = 0.0,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Delete an earlier run in the folder, instead of resuming it.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray cluster: local, auto or HOST:PORT.", rich_help_panel=RUN),
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="Share of a GPU per process, with --ray.", rich_help_panel=RUN)
+    ] = 0.0,
+    faces: Annotated[
+        str, typer.Option(help="one: the main face; all: every face.", rich_help_panel=ANALYSIS)
+    ] = "one",
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames sampled per second; default: as in training.", rich_help_panel=ANALYSIS),
+    ] = None,
+    window: Annotated[
+        float, typer.Option(help="Length of the timeline's windows, seconds.", rich_help_panel=ANALYSIS)
+    ] = 2.0,
+    hop: Annotated[
+        float, typer.Option(help="Step between window starts, seconds.", rich_help_panel=ANALYSIS)
+    ] = 1.0,
+    smooth: Annotated[
+        float, typer.Option(help="Smooth the timeline over this time, seconds.", rich_help_panel=ANALYSIS)
+    ] = 0.0,
     baseline: Annotated[
-        str | None, typer.Option(help="Subtract a baseline: a time range such as 0-3s, or running.")
+        str | None,
+        typer.Option(
+            help="Subtract a baseline: a time range such as 0-3s, or running.", rich_help_panel=ANALYSIS
+        ),
     ] = None,
     summary: Annotated[
         str,
         typer.Option(
             help="Value per file: model (of the whole file, with interval), or of the windows: mean (average "
-            "level), max (strongest moment), p90 (strong level)."
+            "level), max (strongest moment), p90 (strong level).",
+            rich_help_panel=ANALYSIS,
         ),
     ] = "model",
-    device: DeviceOption = "auto",
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Ray cluster: local, auto or HOST:PORT.")
+    people: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with columns path and person, for normalisation per person.", rich_help_panel=ANALYSIS
+        ),
     ] = None,
-    gpus: Annotated[
-        float, typer.Option(min=0, help="Share of a GPU per process, with --ray; default: 0.")
-    ] = 0.0,
-    workers: WorkersOption = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Predict failed files again, with --out-dir.")
+    same_person: Annotated[
+        bool,
+        typer.Option(
+            "--same-person", help="Normalise over all files as one person.", rich_help_panel=ANALYSIS
+        ),
     ] = False,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Predict the emotion intensities of files, over time, too.
+    """Predict emotion intensities, per file and over time.
 
-    For many files, use --out-dir: each result is saved at once, the same command resumes a stopped run,
-    and failed.csv lists the unreadable files.
+    For plots, timelines or many files, use --out-dir: each result is saved at once, and the same command
+    resumes.
     """
     if not out_dir and os.name == "posix":
         thread_worker(os.getpid(), get_ident()).start()  # it imports modules while this process does
-    from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import PredictOptions
 
     options = PredictOptions(window, hop, fps, faces, smooth, baseline, summary=summary)
-    per_file: dict[str, object] = {
-        "timeline": timeline,
-        "frames": frames,
-        "events": events,
-        "plot": plot,
-        "elan": elan,
+    kinds = split_names(save)
+    of_folder: dict[str, object] = {
+        "save": kinds != ["timeline"],
+        "workers": workers,
+        "retry-failed": retry_failed,
     }
-    per_file |= {"subtitles": subtitles, "overlay": overlay, "people": people, "same-person": same_person}
-    per_run = {"workers": workers, "retry-failed": retry_failed, "ray": ray, "gpus": gpus}
-    for name in (name for name, value in (per_file if out_dir else per_run).items() if value):
-        if out_dir:
-            raise ConfigError(f"--{name} cannot be used with --out-dir")
-        raise ConfigError(f"--{name} needs --out-dir", fix="Add --out-dir results")
+    of_folder |= {"fresh": fresh, "ray": ray, "format": table_format != "csv"}
+    of_table: dict[str, object] = {"out": out, "people": people, "same-person": same_person}
+    for name in (name for name, value in (of_table if out_dir else of_folder).items() if value):
+        if not out_dir:
+            raise ConfigError(f"--{name} needs --out-dir", fix="Add --out-dir results")
+        hint = "files.csv in the folder has one row per file" if name == "out" else "Use -o table.csv instead"
+        raise ConfigError(f"--{name} cannot be used with --out-dir", fix=hint)
     if gpus and not ray:
         raise ConfigError("--gpus needs --ray", fix="Name a cluster, such as --ray local")
     if out_dir:
         from reactometer.batch.run import predict_folder
 
         result = predict_folder(
-            videos,
+            files,
             out_dir,
             model,
             options,
@@ -134,21 +160,23 @@ def predict(
             workers=workers,
             ray=ray,
             gpus=gpus,
+            save=kinds,
+            threshold=threshold,
+            ending=table_format,
             retry_failed=retry_failed,
+            fresh=fresh,
         )
-        render.print_json(result)
         render.print_run(result)
         failed = bool(result.failures)
     else:
-        outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
-        failed = _predict_into_files(videos, outputs, model, options, device, people, same_person)
+        failed = _predict_table(files, out, model, options, device, people, same_person)
     render.print_starter(model)
     raise typer.Exit(SOME_FAILED if failed else OK)
 
 
-def _predict_into_files(
-    videos: Sequence[str],
-    outputs: Outputs,
+def _predict_table(
+    files: Sequence[str],
+    out: Path | None,
     model: Path,
     options: PredictOptions,
     device: str,
@@ -160,20 +188,27 @@ def _predict_into_files(
     from reactometer.data.person_norm import read_people
     from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import predict_files
-    from reactometer.inference.tables import clip_rows
+    from reactometer.inference.tables import check_ending, clip_columns, clip_rows, with_face, write_table
+    from reactometer.io import check_writable
 
-    paths = find_files(videos)
+    paths = find_files(files)
     if any(map(is_uri, paths)):
         raise ConfigError("files in an object store need --out-dir", fix="Add --out-dir results")
-    outputs.check(len(paths))
+    if out:
+        check_ending(out)
+        check_writable(out)
     person_by_path = read_people(people) if people else {}
     if same_person and not people:
         person_by_path = dict.fromkeys(paths, "the same")
     loaded = load_model(model, device, wait=False)
     predictions = predict_files(paths, loaded, **asdict(options), people=person_by_path)
     render.print_device(loaded)
-    render.print_written(outputs.write(predictions))
-    render.print_json(clip_rows(predictions))
+    rows = clip_rows(predictions)
+    if out:
+        columns = clip_columns(predictions[0])
+        write_table(rows, with_face(columns) if options.faces == "all" else columns, out)
+        render.print_written([out])
+    render.print_json(rows)
     render.print_predictions(predictions)
     return any(prediction.failed for prediction in predictions)
 

@@ -14,6 +14,9 @@ from reactometer.paths import find_starter
 from reactometer.terminal import is_first_process, messages
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from reactometer.batch.run import RunResult
     from reactometer.data.cache import PreparedSet
     from reactometer.inference.checkpoint import LoadedModel
@@ -22,11 +25,21 @@ if TYPE_CHECKING:
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
 
+
 results = Console(markup=False, highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""
 
 MAX_NAMES = 20
 """Maximum number of names per list; the manifest has all."""
+
+MAX_NOTE_NAMES = 3
+"""Maximum number of files named beside a note."""
+
+MIN_SECOND = 0.1
+"""Minimum intensity of the second emotion in a list of files."""
+
+SPARKS, SPARK_WIDTH = "▁▂▃▄▅▆▇█", 20
+"""Characters of a timeline by intensity, and its maximum width."""
 
 BAR_WIDTH = 40
 """Width of a bar for intensity 1, characters."""
@@ -118,43 +131,90 @@ def print_written(paths: Iterable[Path]) -> None:
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
-    """Print all emotions of a single file, or the strongest of each file; notes and failures go to standard
+    """Print all emotions of a single prediction, or the strongest of each; notes and failures go to standard
     error."""
     read = [prediction for prediction in predictions if not prediction.failed]
     if len(predictions) == 1 and read:
-        (prediction,) = read
-        results.print(f"{_name(prediction)}: {_input_summary(prediction)}")
-        results.print("\n".join(format_bars(prediction.labels, prediction.intensities, prediction)))
-        intervals = (
-            f"{prediction.coverage:.0%} interval; " if prediction.intervals and prediction.coverage else ""
-        )
-        results.print(f"  value of the file; {intervals}peak in the timeline, which sorts the emotions")
+        _print_prediction(read[0])
     elif read:
         rows = [
-            (_name(prediction), _input_summary(prediction), _strongest(prediction)) for prediction in read
+            (_name(one), f"{one.duration_s or 0.0:.1f} s", f"{one.face_share or 0.0:.0%}", _strongest(one))
+            for one in read[:MAX_NAMES]
         ]
-        print_table(("file", "input", "strongest moments"), rows)
-    for line in dict.fromkeys(line for prediction in read for line in _notes(prediction)):
-        messages.print(f"note: {line}", style="yellow")
+        print_table(("file", "length", "face", "strongest moments"), rows)
+        if len(read) > MAX_NAMES:
+            results.print(f"and {len(read) - MAX_NAMES} more; -o table.csv has all")
+    _print_notes(read)
     print_failed(
         [prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed]
     )
 
 
-def print_run(result: RunResult) -> None:
-    """Print the number of results, their folder, and the failures."""
-    from reactometer.batch.result_store import FAILED_FILE
+def _print_prediction(prediction: Prediction) -> None:
+    """Print one row per emotion: value, interval, timeline, and peak, which sorts the rows."""
+    results.print(f"{_name(prediction)}: {_input_summary(prediction)}")
+    if not prediction.intensities:
+        return
+    timeline = prediction.timeline.values.T  # (L, K)
+    header, rows = ["emotion", "value"], []
+    if prediction.intervals:
+        header.append(f"{prediction.coverage:.0%} interval")
+    if prediction.peaks:
+        header += ["timeline", "peak"]
+    for index in prediction.strongest:
+        row = [prediction.labels[index], f"{prediction.intensities[index]:.2f}"]
+        if prediction.intervals:
+            row.append("{:.2f} to {:.2f}".format(*prediction.intervals[index]))
+        if prediction.peaks:
+            value, time_s = prediction.peaks[index]
+            row += [sparkline(timeline[index]), f"{value:.2f} at {time_s:.1f} s"]
+        rows.append(row)
+    print_table(header, rows)
 
+
+def sparkline(values: npt.NDArray[np.float64]) -> str:
+    """Draw values (K,) in [0, 1] as at most ``SPARK_WIDTH`` characters, the maximum of each bin; NaN is a
+    space."""
+    import numpy as np
+
+    bins = np.array_split(values, min(SPARK_WIDTH, len(values)))
+    maxima = [max(part[~np.isnan(part)].tolist(), default=None) for part in bins]
+    last = len(SPARKS) - 1
+    return "".join(" " if value is None else SPARKS[min(last, int(value * len(SPARKS)))] for value in maxima)
+
+
+def _print_notes(predictions: Sequence[Prediction]) -> None:
+    """Print each note once, with the files that it is about."""
+    files_by_note: dict[str, list[str]] = {}
+    for prediction in predictions:
+        reasons = [] if prediction.status == "ok" else [f"no intensities: {prediction.status}"]
+        for note in (*prediction.notes, *reasons, *prediction.warnings):
+            files_by_note.setdefault(note, []).append(_name(prediction))
+    for note, names in files_by_note.items():
+        rest = f" and {len(names) - MAX_NOTE_NAMES} more" if len(names) > MAX_NOTE_NAMES else ""
+        files = f" ({', '.join(names[:MAX_NOTE_NAMES])}{rest})" if len(predictions) > 1 else ""
+        messages.print(f"note: {note}{files}", style="yellow")
+
+
+def print_run(result: RunResult) -> None:
+    """Print the number of results, the files in their folder, and the failures."""
+    from reactometer.batch.result_store import FAILED_FILE, JOURNAL, SAVED_FILE, SETTINGS_FILE
+
+    print_json(result)
+    if result.predictions:
+        print_predictions(result.predictions)
     n_done = result.n_files - len(result.failures)
     computed = f"{result.n_computed} computed now, {result.n_before} earlier"
     results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {result.folder}:")
-    if n_done:
-        results.print(
-            "  index.parquet: one row per file; timeline/: one row per window (for pandas.read_parquet)"
-        )
+    hidden = [JOURNAL, SAVED_FILE, SETTINGS_FILE, *([] if result.failures else [FAILED_FILE])]
+    entries = [entry for entry in sorted(Path(result.folder).iterdir()) if not entry.name.startswith(".")]
+    names = [
+        f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry.name not in hidden
+    ]
+    results.print(f"  {', '.join(names)}")
     print_failed([f"{path}: {reason}" for path, reason in result.failures.items()])
     if result.failures:
-        messages.print(f"{FAILED_FILE} there lists the failed files; --retry-failed predicts them again")
+        messages.print(f"{FAILED_FILE} there lists unreadable files; --retry-failed predicts them again")
 
 
 def print_starter(folder: Path) -> None:
@@ -228,20 +288,14 @@ def print_summary(latencies_s: Sequence[float], rate_hz: float, dropped: int, pr
         messages.print(f"the source ended early: {problem}", style="yellow")
 
 
-def format_bars(
-    labels: Sequence[str], intensities: Sequence[float] | None, prediction: Prediction | None = None
-) -> list[str]:
-    """Format one line per emotion: name, bar, intensity; of a file, also interval and peak, by peak."""
+def format_bars(labels: Sequence[str], intensities: Sequence[float] | None) -> list[str]:
+    """Format one line per emotion: name, bar, intensity."""
     label_width, lines = max(len(label) for label in labels), []
-    for index in (prediction and prediction.strongest) or range(len(labels)):
-        label, value = labels[index], intensities[index] if intensities else None
-        numbers = "–" if value is None else f"{value:.2f}"
-        if prediction and prediction.intervals:
-            numbers += "  {:.2f} to {:.2f}".format(*prediction.intervals[index])
-        if prediction and prediction.peaks:
-            numbers += "  peak {:.2f} at {:.1f} s".format(*prediction.peaks[index])
+    for index, label in enumerate(labels):
+        value = intensities[index] if intensities else None
+        number = "–" if value is None else f"{value:.2f}"
         lines.append(
-            f"  {label:{label_width}} {'█' * round(BAR_WIDTH * (value or 0.0)):{BAR_WIDTH}} {numbers}"
+            f"  {label:{label_width}} {'█' * round(BAR_WIDTH * (value or 0.0)):{BAR_WIDTH}} {number}"
         )
     return lines
 
@@ -249,14 +303,6 @@ def format_bars(
 def _name(prediction: Prediction) -> str:
     name = Path(prediction.path).name
     return name if prediction.face is None else f"{name}, face {prediction.face}"
-
-
-def _notes(prediction: Prediction) -> list[str]:
-    """Return all notes and warnings; a note on all faces of a file is the same for each of them."""
-    prefix = "" if prediction.face is None else f"face {prediction.face}: "
-    nothing = [f"{prefix}{prediction.status}: no intensities"] if prediction.status != "ok" else []
-    warnings = [f"{prefix}warning: {'; '.join(prediction.warnings)}"] if prediction.warnings else []
-    return [f"{prediction.path}: {note}" for note in (*prediction.notes, *nothing, *warnings)]
 
 
 def _input_summary(prediction: Prediction) -> str:
@@ -267,5 +313,6 @@ def _input_summary(prediction: Prediction) -> str:
 
 def _strongest(prediction: Prediction) -> str:
     labels, peaks = prediction.labels, prediction.peaks
-    moments = [(labels[index], *peaks[index]) for index in prediction.strongest[:3]] if peaks else []
-    return ", ".join(f"{label} {value:.2f} at {time_s:.1f} s" for label, value, time_s in moments) or "–"
+    moments = [(labels[index], *peaks[index]) for index in prediction.strongest[:2]] if peaks else []
+    moments = [moment for rank, moment in enumerate(moments) if not rank or moment[1] >= MIN_SECOND]
+    return ", ".join(f"{label} {value:.2f} ({time_s:.1f} s)" for label, value, time_s in moments) or "–"

@@ -125,7 +125,7 @@ def live(
     labels, queue = scorer.model.labels, FrameQueue(scorer.rate_hz)
     latencies_s, rate_hz, dropped = list[float](), 0.0, 0
     opened = LiveSource(source, sound)
-    with ExitStack() as stack:
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
         stack.callback(opened.stop)
         write_row = stack.enter_context(live_rows(out, labels)) if out else None
         screen = stack.enter_context(Live(console=render.results, auto_refresh=False))
@@ -135,14 +135,13 @@ def live(
             timer = threading.Timer(seconds, queue.close)
             timer.start()
             stack.callback(timer.cancel)
-        with suppress(KeyboardInterrupt):
-            for score in run_session(scorer, queue):
-                latencies_s.append(score.latency_s)
-                rate_hz = len(latencies_s) / (time.monotonic() - begin_s)
-                dropped = score.dropped
-                if write_row is not None:
-                    write_row(score)
-                screen.update(render.format_live(labels, opened.name, score, rate_hz), refresh=True)
+        for score in run_session(scorer, queue):
+            latencies_s.append(score.latency_s)
+            rate_hz = len(latencies_s) / (time.monotonic() - begin_s)
+            dropped = score.dropped
+            if write_row is not None:
+                write_row(score)
+            screen.update(render.format_live(labels, opened.name, score, rate_hz), refresh=True)
     render.print_summary(latencies_s, rate_hz, dropped, opened.problem)
     render.print_starter(model)
     raise typer.Exit(SOME_FAILED if opened.problem else OK)

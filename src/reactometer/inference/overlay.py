@@ -46,7 +46,9 @@ def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
     source = Path(predictions[0].path)
     info = probe(source)
     if not info.has_video or any(prediction.failed or not prediction.windows for prediction in predictions):
-        raise OutputError(f"{source}: an overlay needs a video and a timeline", fix="Remove --overlay")
+        raise OutputError(
+            f"{source}: an overlay needs a video and a timeline", fix="Leave overlay out of --save"
+        )
     canvas = _Canvas(predictions, info.width_px, info.height_px)
     with atomic_file(path) as partial, av.open(str(partial), "w", "mp4") as container:
         _encode(container, source, canvas, info.has_audio)

@@ -6,7 +6,8 @@ Every row has a ``face`` number; :func:`with_face` adds the column if all faces 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,14 +133,29 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
         ReactometerError: pyarrow, which writes Parquet, is not installed.
     """
     check_ending(path)
-    if path.suffix.lower() == ".parquet":
-        write_parquet(to_arrow(rows, columns), path)
-    elif path.suffix.lower() == ".csv":
-        write_atomic(path, format_csv([columns, *(map(row.get, columns) for row in rows)]))
+    if path.suffix.lower() == ".json":
+        named = [{name: row.get(name) for name in columns} for row in rows]
+        write_atomic(path, json.dumps(named, indent=2) + "\n")
     else:
-        write_atomic(
-            path, json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=2) + "\n"
-        )
+        write_batches([rows], columns, path)
+
+
+def write_batches(batches: Iterable[Sequence[dict[str, Any]]], columns: Sequence[str], path: Path) -> None:
+    """Write a CSV or Parquet file atomically, batch by batch, so that memory holds one batch at a time."""
+    with atomic_file(path) as partial, ExitStack() as stack:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            writer = None
+            for rows in batches:
+                table = to_arrow(rows, columns)
+                writer = writer or stack.enter_context(pq.ParquetWriter(partial, table.schema))
+                writer.write_table(table)
+            return
+        stream = stack.enter_context(partial.open("w", encoding="utf-8", newline=""))
+        stream.write(format_csv([columns]))
+        for rows in batches:
+            stream.write(format_csv(map(row.get, columns) for row in rows))
 
 
 def to_arrow(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
@@ -153,14 +169,6 @@ def to_arrow(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Ta
 
     schema = pa.schema([(name, type_of(name)) for name in columns])
     return pa.Table.from_pylist([dict(row) for row in rows], schema)
-
-
-def write_parquet(table: pa.Table, file: Path) -> None:
-    """Write a Parquet file atomically."""
-    import pyarrow.parquet as pq
-
-    with atomic_file(file) as partial:
-        pq.write_table(table, partial)
 
 
 def clip_columns(prediction: Prediction) -> list[str]:
