@@ -61,7 +61,7 @@ def main() -> None:
                 data = [f"data.path={table}", "data.face_features=noise_*", 'data.labels=["Length"]']
                 out = options.out / f"{case}-{name}-{times}"
                 overrides = [*training, *model, *data, f"training.out={out}"]
-                folder = train("small/resnet50", overrides, fresh=True, progress=False)
+                folder = train(config="small/resnet50", overrides=overrides, fresh=True, progress=False)
                 r = evaluate(folder, table, n_resamples=0, progress=False).metrics.mean_pearson
                 print(f"{case:6} {name:16} {times:8} r = {r:.3f}", flush=True)
 

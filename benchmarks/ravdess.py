@@ -101,7 +101,9 @@ def score_designs(trials: pd.DataFrame, config: Path, out: Path, overrides: Sequ
                 f"model.person_norm={str(person_norm).lower()}",
             ]
             done = (run / "model").exists()
-            loaded = load_model(run / "model" if done else train(config, [*overrides, *own], progress=False))
+            loaded = load_model(
+                run / "model" if done else train(config=config, overrides=[*overrides, *own], progress=False)
+            )
             prepared = open_for_model(loaded, features, progress=False)
             for design in DESIGNS:
                 rows = [_in_group(row, groups[design]) for row in prepared.split("test")]

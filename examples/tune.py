@@ -36,9 +36,8 @@ def tune(config: Path, overrides: list[str], out: Path, n_trials: int) -> optuna
     def run_trial(trial: optuna.Trial) -> float:
         values = [f"{key}={value}" for key, value in sample_values(trial).items()]
         folder = out / f"trial{trial.number:03d}"
-        model = train(
-            config, [*overrides, *values, f"training.out={json.dumps(str(folder))}"], progress=False
-        )
+        values.append(f"training.out={json.dumps(str(folder))}")
+        model = train(config=config, overrides=[*overrides, *values], progress=False)
         metrics = json.loads((model / "model.json").read_text(encoding="utf-8"))["metrics"]
         return metrics["mean_pearson"] or 0.0  # undefined for a constant prediction
 

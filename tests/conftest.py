@@ -136,7 +136,7 @@ def model_folder(
 
     def make(out: Path) -> None:
         config = small_config.training.model_copy(update={"out": out})
-        train(small_config.model_copy(update={"training": config}), progress=False)
+        train(config=small_config.model_copy(update={"training": config}), progress=False)
 
     assert prepared.rows
     return _made_once(tmp_path_factory, "run", make) / "model"
@@ -213,7 +213,7 @@ def frozen_folder(
                 "training": small_config.training.model_copy(update={"out": out / "run", "epochs": 1}),
             }
         )
-        lively(train(config, progress=False), out / "lively")
+        lively(train(config=config, progress=False), out / "lively")
 
     return _made_once(tmp_path_factory, "frozen", make) / "lively"
 

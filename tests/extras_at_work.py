@@ -61,7 +61,7 @@ from reactometer.synthetic.dataset import simulate
 config = demo_config(simulate(Path("data"), n_clips=40, duration_s=1.5, workers=1), Path("demo"))
 small = config.model.model_copy(update={"size_px": 48, "n_frames": 4, "hidden": 16})
 once = config.training.model_copy(update={"epochs": 1})
-model = train(config.model_copy(update={"model": small, "training": once}), progress=False)
+model = train(config=config.model_copy(update={"model": small, "training": once}), progress=False)
 (prediction,) = predict_files(["clips/clip.mp4"], model, progress=False)
 assert prediction.status == "ok"
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.config import Config, load_config, parse_config
+from reactometer.config import Config, change_settings, load_config, parse_config
 from reactometer.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -84,3 +84,13 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
 def test_a_configuration_is_unchanged_by_json() -> None:
     config = Config.model_validate({"data": {"path": "a", "labels": ["x", "y"]}, "training": {"out": "b"}})
     assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_settings_are_changed_by_name() -> None:
+    config = change_settings(Config(), {"epochs": 7, "encoder": "starter", "path": Path("videos.csv")})
+    assert (config.training.epochs, config.model.encoder) == (7, "starter")
+    assert config.data.path == Path("videos.csv")
+    assert change_settings(config, {}) == config
+    for setting, words in (("epoch", "'epochs'"), ("size_px", r"prepare\.size_px"), ("epochs", "epochs")):
+        with pytest.raises(ConfigError, match=words):
+            change_settings(config, {setting: 0})

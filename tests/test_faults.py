@@ -174,12 +174,12 @@ def test_training_resumes_once_there_is_disk_space(
     full = Thread(target=fill_when_there)
     full.start()
     with pytest.raises(OutputError, match=rf"\.ckpt: {FULL}"):
-        train(toml, overrides, progress=False)
+        train(config=toml, overrides=overrides, progress=False)
     full.join()
     checkpoint = torch.load(last, weights_only=False)
     assert checkpoint["epoch"] < 2 and not list(out.rglob(f"*{PART}"))
     (small_disk / "filler").unlink()
-    assert load_model(train(toml, overrides, progress=False), "cpu")
+    assert load_model(train(config=toml, overrides=overrides, progress=False), "cpu")
 
 
 def _run(*command: str | Path, **options: object) -> tuple[int, str]:

@@ -104,7 +104,7 @@ def test_it_learns_and_train_takes_what_it_writes(
     path.write_text((RECIPE / "starter.toml").read_text(encoding="utf-8"), encoding="utf-8")
     config = load_config(path, [f"data.path={cache}", f"model.encoder={backbone}", "training.epochs=1"])
     out = config.training.model_copy(update={"out": tmp_path / "run", "store": "float32"})
-    model = train(config.model_copy(update={"training": out}), progress=False)
+    model = train(config=config.model_copy(update={"training": out}), progress=False)
     stored = load_file(model / "weights.safetensors")
     assert all(torch.equal(stored[f"face_encoder.net.{name}"], weight) for name, weight in before.items())
     loaded, crops = (

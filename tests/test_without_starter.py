@@ -46,7 +46,7 @@ def test_training_on_its_backbone_names_the_installation_before_anything_is_prep
     model = small_config.model.model_copy(update={"encoder": "starter"})
     data = small_config.data.model_copy(update={"cache": tmp_path / "prepared"})
     with pytest.raises(WeightsError, match=INSTALL):
-        train(small_config.model_copy(update={"model": model, "data": data}), progress=False)
+        train(config=small_config.model_copy(update={"model": model, "data": data}), progress=False)
     assert not (tmp_path / "prepared").exists()
 
 

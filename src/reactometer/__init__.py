@@ -16,12 +16,17 @@ os.environ.setdefault(
 )  # else ONNX Runtime keeps a device ID, and sends usage data
 
 if TYPE_CHECKING:
+    from reactometer.batch.run import read_run as read_run
     from reactometer.cli.demo import demo as demo
     from reactometer.config import Config as Config
     from reactometer.config import load_config as load_config
     from reactometer.data.prepare import prepare as prepare
+    from reactometer.data.splits import split as split
+    from reactometer.evaluation.audit import audit as audit
     from reactometer.evaluation.evaluate import evaluate as evaluate
     from reactometer.evaluation.evaluate import submission as submission
+    from reactometer.evaluation.report import report as report
+    from reactometer.explain.occlusion import explain as explain
     from reactometer.inference.checkpoint import load_model as load_model
     from reactometer.training.compare import compare as compare
     from reactometer.training.crossval import crossval as crossval
@@ -38,6 +43,11 @@ _MODULES = {
     "ensemble": "training.train",
     "submission": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
+    "report": "evaluation.report",
+    "audit": "evaluation.audit",
+    "split": "data.splits",
+    "explain": "explain.occlusion",
+    "read_run": "batch.run",
     "load_model": "inference.checkpoint",
     "demo": "cli.demo",
 }

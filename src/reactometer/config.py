@@ -234,6 +234,27 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     section[sections[1]] = value
 
 
+def change_settings(config: Config, settings: Mapping[str, object]) -> Config:
+    """Change keys of a configuration by their names, without the section.
+
+    Raises:
+        ConfigError: an unknown key, a key of two sections (``size_px``), or a wrong value.
+    """
+    table = config.model_dump(mode="json")
+    for key, value in settings.items():
+        sections = [section for section, keys in table.items() if key in keys]
+        if not sections:
+            raise ConfigError(
+                f"unknown setting '{key}'",
+                fix=suggestion(key, [key for keys in table.values() for key in keys]),
+            )
+        if len(sections) > 1:
+            names = " or ".join(f'"{section}.{key}=…"' for section in sections)
+            raise ConfigError(f"'{key}' is a key of two sections", fix=f"Use overrides=[{names}]")
+        table[sections[0]][key] = str(value) if isinstance(value, Path) else value
+    return parse_config(table)
+
+
 def _explain(error: pydantic.ValidationError, origin: str) -> ConfigError:
     first = error.errors()[0]
     names = [str(part) for part in first["loc"]]

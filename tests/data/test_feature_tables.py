@@ -251,7 +251,7 @@ def test_a_table_trains_and_scores(tmp_path: Path) -> None:
     path = _save(
         pd.concat([table, minute.assign(clip="twice"), later.assign(clip="twice")]), tmp_path / "table.csv"
     )
-    folder = train(_config(path, tmp_path), progress=False)
+    folder = train(config=_config(path, tmp_path), progress=False)
     assert load_model(folder).networks.feature_sizes == {"face": 4, "voice": 2}
     evaluation = evaluate(folder, path, progress=False)
     assert evaluation.split == "test"

@@ -231,7 +231,7 @@ def test_normalising_helps_if_people_differ_more_than_they_react(tmp_path: Path)
     data = _table(tmp_path / "table.csv", n_people=20, n_clips=8)
     reached = {}
     for person_norm in (True, False):
-        folder = train(_config(data, tmp_path / f"{person_norm}", person_norm), progress=False)
+        folder = train(config=_config(data, tmp_path / f"{person_norm}", person_norm), progress=False)
         evaluation = evaluate(folder, data, progress=False)
         reached[person_norm] = evaluation.metrics.pearson[0] or 0.0
         note = "32 clips normalised per person (4 people)"
@@ -243,7 +243,7 @@ def test_normalising_helps_if_people_differ_more_than_they_react(tmp_path: Path)
 def test_a_person_is_normalised_by_the_clips_of_one_split(tmp_path: Path) -> None:
     """Other splits of the table have no influence on a split's scores."""
     data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
-    folder = train(_config(data, tmp_path / "run", person_norm=True, epochs=1), progress=False)
+    folder = train(config=_config(data, tmp_path / "run", person_norm=True, epochs=1), progress=False)
     whole = evaluate(folder, data, split="test", progress=False).predictions
     table = pd.read_csv(data)
     table[table.split == "test"].to_csv(tmp_path / "alone.csv", index=False)

@@ -271,7 +271,7 @@ def test_features_that_are_not_the_model_s_are_refused(
             "training": small_config.training.model_copy(update={"out": tmp_path / "run", "epochs": 1}),
         }
     )
-    model = train(config, progress=False)
+    model = train(config=config, progress=False)
     assert len(evaluate(model, table, progress=False).predictions) == 4
     assert (
         len(evaluate(model, tmp_path / "cache", progress=False).predictions) == 4

@@ -315,7 +315,7 @@ def test_a_validation_scores_all_clips_at_once(
     training = small_config.training.model_copy(
         update={"out": tmp_path / "run", "epochs": 1, "batch_size": 4}
     )
-    folder = train(small_config.model_copy(update={"training": training}), progress=False)
+    folder = train(config=small_config.model_copy(update={"training": training}), progress=False)
     said = json.loads((folder / "model.json").read_text())["metrics"]
     own = batches[-2:]
     assert [len(truth) for truth, _ in own] == [4, 2]

@@ -124,7 +124,7 @@ def test_corruptions_of_unused_modalities_are_left_out(
                 ),
             }
         )
-        curves = _run(train(config, progress=False), prepared, tmp_path / "out")
+        curves = _run(train(config=config, progress=False), prepared, tmp_path / "out")
         touched = {name.split(" ")[0] for name in curves}
         assert touched == ({"face", "frames"} if modality == "face" else {"white", "room"})
         first, *_, last = next(iter(curves.values()))

@@ -92,7 +92,7 @@ def test_emi_from_its_folder_to_its_file(simulated: Path, small_config: Config, 
             "training": small_config.training.model_copy(update={"epochs": 1, "out": tmp_path / "run"}),
         }
     )
-    out = submission(train(config, progress=False), data, tmp_path / "emi.csv", progress=False)
+    out = submission(train(config=config, progress=False), data, tmp_path / "emi.csv", progress=False)
     first, *lines = out.read_text().splitlines()
     assert first == "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
     assert [line[:6] for line in lines] == ["00010,", "00011,"]

@@ -192,7 +192,7 @@ def test_a_trained_model_contains_its_encoder(
             "training": small_config.training.model_copy(update={"out": tmp_path / "run", "epochs": 1}),
         }
     )
-    folder = train(config, progress=False)
+    folder = train(config=config, progress=False)
     file.unlink()
     loaded = load_model(folder, "cpu")
     settings = loaded.description["encoders"]["face"]["settings"]

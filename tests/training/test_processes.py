@@ -61,7 +61,7 @@ def steady(prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def alone(steady: Path) -> Path:
     """The run of one process."""
-    train(load_config(steady, [f"training.out={steady.parent / 'alone'}"]), progress=False)
+    train(config=load_config(steady, [f"training.out={steady.parent / 'alone'}"]), progress=False)
     return steady.parent / "alone"
 
 
@@ -180,7 +180,7 @@ def test_ended_twice_and_resumed_the_log_and_weights_are_those_of_one_run(
     options = ["training.epochs=4", "training.batch_size=2", "training.accumulate=1", "training.augment=true"]
     options += ["model.dropout=0.2"]
     whole, log = tmp_path / "whole", tmp_path / "killed" / "logs" / "metrics.csv"
-    train(load_config(steady, [*options, f"training.out={whole}"]), progress=False)
+    train(config=load_config(steady, [*options, f"training.out={whole}"]), progress=False)
     command = [sys.executable, "-m", "reactometer", "train", str(steady), *options]
     command += [f"training.out={tmp_path / 'killed'}"]
     expected = (whole / "logs" / "metrics.csv").read_text()

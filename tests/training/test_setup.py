@@ -61,7 +61,7 @@ def test_frozen_features_are_computed_once(
         config = _config(small_config, tmp_path / name, frozen=True)
         return config.model_copy(update={"data": config.data.model_copy(update={"path": data_folder})})
 
-    model = train(config("one"), progress=False)
+    model = train(config=config("one"), progress=False)
     files = {file: file.stat().st_mtime_ns for file in (data_folder / "features").rglob("*.safetensors")}
     splits = sorted(folder.name for folder in (data_folder / "features").glob("*/*"))
     assert splits == ["train", "val", "val"]  # the second val by the graph, for the intervals

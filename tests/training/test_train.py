@@ -76,9 +76,9 @@ def test_a_stopped_run_resumes_to_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(ReactionModule, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(config, progress=False)
+            train(config=config, progress=False)
     assert not (tmp_path / "stopped" / "model").exists()
-    resumed = _weights(train(config, progress=False))
+    resumed = _weights(train(config=config, progress=False))
     for name, tensor in _weights(model_folder).items():
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=1e-5)
 
@@ -100,7 +100,9 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "weights"))
     config = _with(small_config, tmp_path / "run", epochs=1)
     model = {"name": "resnet50", "encoder": "somebody/resnet", "frozen": True, "pooling": "network"}
-    folder = train(config.model_copy(update={"model": config.model.model_copy(update=model)}), progress=False)
+    folder = train(
+        config=config.model_copy(update={"model": config.model.model_copy(update=model)}), progress=False
+    )
     pretrained, trained = load_file(offline / "model.safetensors"), _weights(folder)
     moved = [
         name
@@ -120,10 +122,10 @@ def test_a_finished_run_is_returned_and_one_of_another_configuration_is_refused(
 ) -> None:
     config = _with(small_config, model_folder.parent)
     before = (model_folder / "weights.safetensors").stat().st_mtime_ns
-    assert train(config, progress=False) == model_folder
+    assert train(config=config, progress=False) == model_folder
     other = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.5})})
     with pytest.raises(OutputError, match=r"another configuration.*model.dropout=0.5 instead of .*--fresh"):
-        train(other, progress=False)
+        train(config=other, progress=False)
     assert (model_folder / "weights.safetensors").stat().st_mtime_ns == before
 
 
@@ -138,9 +140,9 @@ def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
         update={"model": config.model.model_copy(update={"encoder": "random:nothing"})}
     )
     with pytest.raises(WeightsError, match="no encoder"):
-        train(unknown, fresh=True, progress=False)
+        train(config=unknown, fresh=True, progress=False)
     before = (run / "model" / "weights.safetensors").stat().st_mtime_ns
-    model = train(config, fresh=True, progress=False)
+    model = train(config=config, fresh=True, progress=False)
     assert (model / "weights.safetensors").stat().st_mtime_ns > before
     assert (run / "notes.txt").read_text() == "mine"
 
@@ -154,14 +156,22 @@ def test_a_missing_device_is_reported_before_any_work(
         ConfigError, match=f"training.accelerator = '{accelerator}'.*training.accelerator=auto"
     ):
         train(
-            _with(small_config, tmp_path / "run", data=tmp_path / "no", accelerator=accelerator),
+            config=_with(small_config, tmp_path / "run", data=tmp_path / "no", accelerator=accelerator),
             progress=False,
         )
 
 
+def test_data_and_settings_are_arguments(small_config: Config, model_folder: Path) -> None:
+    """A finished run is returned, so nothing trains here."""
+    config, path = small_config.model_copy(update={"data": Config().data}), small_config.data.path
+    assert train(path, config, out=model_folder.parent, progress=False) == model_folder
+    with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
+        train(path, config, epoch=3)
+
+
 def test_what_cannot_be_trained_on_is_named(small_config: Config, prepared: PreparedSet) -> None:
     with pytest.raises(ConfigError, match=r"no dataset.*data\.path"):
-        train(Config(), progress=False)
+        train(config=Config(), progress=False)
 
     def with_val(labels: list[float]) -> PreparedSet:
         val = [

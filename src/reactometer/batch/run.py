@@ -11,24 +11,37 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reactometer.batch import ray_backend
-from reactometer.batch.result_store import FORMATS, SAVED_FILE, ResultStore, open_results, read_predictions
+from reactometer.batch.result_store import (
+    FAILED_FILE,
+    FORMATS,
+    INDEX_FILE,
+    SAVED_FILE,
+    SETTINGS_FILE,
+    TIMELINE,
+    ResultStore,
+    open_results,
+    read_predictions,
+)
 from reactometer.data.files import InputFile, find_files, hash_files
 from reactometer.data.object_store import is_uri, local_copy
-from reactometer.errors import ConfigError, ReactometerError, require
+from reactometer.errors import ConfigError, DataError, ReactometerError, require
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.outputs import PER_VIDEO, check_outputs, unique_names, write_outputs
 from reactometer.inference.postprocess import DEFAULT_THRESHOLD
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import PredictOptions, Predictor
-from reactometer.io import DISK_FULL_ERRNOS, Paths, find_errno, sha256_of
+from reactometer.io import DISK_FULL_ERRNOS, Paths, find_errno, parse_json_object, sha256_of
 from reactometer.machine import default_workers
 from reactometer.media.speech import detector_sha256
 from reactometer.paths import STARTER, find_checkpoint
 from reactometer.terminal import progress_bar
 from reactometer.workers.pool import run_jobs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODEL_FILES = ("model.json", "*.onnx", "uncertainty.json", "screening.safetensors")
 
@@ -43,6 +56,45 @@ class RunResult:
     n_before: int  # contents with results in the folder before
     failures: dict[str, str]  # reason by path
     predictions: tuple[Prediction, ...]  # of a run with one file, if it has a result
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """The tables of a results folder; the columns are those of the files."""
+
+    clips: pd.DataFrame  # one row per file, index.parquet
+    timeline: pd.DataFrame  # one row per window, timeline/
+    failed: pd.DataFrame  # path and reason of files that could not be read
+    settings: dict[str, Any]  # model, options and version, run.json
+
+    def __repr__(self) -> str:
+        return f"Run({len(self.clips)} files, {len(self.timeline)} windows, {len(self.failed)} failed)"
+
+    def _repr_html_(self) -> str:
+        table: str = self.clips.to_html(max_rows=20, float_format="{:.2f}".format)
+        return f"<p>{self!r}</p>{table}"
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read the results folder of ``predict --out-dir`` with pandas.
+
+    Raises:
+        DataError: the folder is no results folder, or no file of it has been predicted yet.
+        ReactometerError: pandas or pyarrow is not installed.
+    """
+    require("pandas", "pyarrow", extra="parquet")
+    import pandas as pd
+
+    folder = Path(folder)
+    if not (folder / INDEX_FILE).is_file():
+        fix = "Name the folder of 'reactometer predict --out-dir', after it has ended once"
+        raise DataError(f"{folder}: no {INDEX_FILE}", fix=fix)
+    return Run(
+        pd.read_parquet(folder / INDEX_FILE),
+        pd.read_parquet(folder / TIMELINE),
+        pd.read_csv(folder / FAILED_FILE),
+        parse_json_object((folder / SETTINGS_FILE).read_bytes()),
+    )
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     settings = demo_config(data, out).prepare
     prepared = prepare(data, out / f"prepared-{n_clips}-{seed}", settings=settings, progress=progress)
     announce("3 of 5: training on face and voice")
-    model = train(demo_config(prepared.folder, out, seed), fresh=True, progress=progress)
+    model = train(config=demo_config(prepared.folder, out, seed), fresh=True, progress=progress)
     announce("4 of 5: scoring on new people and stimuli")
     evaluation = evaluate(model, prepared.folder, split="test", out=out / "evaluation", progress=progress)
     baselines = {}

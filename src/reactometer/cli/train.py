@@ -73,7 +73,7 @@ def train(
         folder = settings.training.out or Path("runs")
         render.print_trained(ensemble(settings, folder, folds=folds, seeds=seeds, fresh=fresh))
     else:
-        render.print_trained(run(settings, fresh=fresh))
+        render.print_trained(run(config=settings, fresh=fresh))
 
 
 def crossval(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ MIN_RESAMPLES = 100
 """Minimum number of resamples for differences between groups."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """A model's scores on one split, and its predictions."""
 
@@ -109,6 +110,26 @@ class Evaluation:
     reliability: tuple[LabelReliability, ...] = ()  # empty: no resampling
     groups: tuple[Group, ...] = ()  # of all requested columns
     pearson_by_fold: tuple[float, ...] = ()  # of a cross-validation: over the labels that vary in each fold
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per emotion and their mean: Pearson with its interval, CCC, MAE; NaN: undefined."""
+        metrics, intervals = self.metrics, self.intervals
+        frame = pd.DataFrame(metrics.by_metric, index=metrics.labels, dtype=float)
+        frame.loc["mean"] = pd.Series(metrics.means, dtype=float)
+        if intervals:
+            bounds = [*intervals.by_label["pearson"], intervals.mean["pearson"]]
+            frame.insert(1, "low", [bound.low if bound else np.nan for bound in bounds])
+            frame.insert(2, "high", [bound.high if bound else np.nan for bound in bounds])
+        return frame
+
+    def __repr__(self) -> str:
+        mean = self.metrics.mean_pearson
+        score = "undefined" if mean is None else f"{mean:.3f}"
+        return f"Evaluation({self.split}, {self.metrics.n_clips} clips: mean Pearson {score})"
+
+    def _repr_html_(self) -> str:
+        table: str = self.to_pandas().to_html(float_format="{:.3f}".format)
+        return f"<p>{escape(repr(self))}</p>{table}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of ``metrics.json``: all scores, without the predictions."""

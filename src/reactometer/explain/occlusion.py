@@ -52,7 +52,7 @@ frames."""
 Span = tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """Changes of each emotion of a clip when a part of the input is hidden.
 
@@ -73,6 +73,10 @@ class Attribution:
     faces: ByteArray  # (T, 3, H, W) uint8 RGB, the same frames
     face_map: FloatArray | None  # (L, N_CELLS, N_CELLS) changes, rows from the top of the model's input
     crop_share: float = 1.0  # share of the prepared crop's side that the model uses, in its middle
+
+    def __repr__(self) -> str:
+        labels = ", ".join(self.prediction.labels[index] for index in self.strongest())
+        return f"Attribution({self.prediction.path!r}, {self.start_s:.1f} to {self.end_s:.1f} s: {labels})"
 
     def strongest(self) -> list[int]:
         """Return the indices of at most ``MAX_STRONGEST`` labels to report, the strongest first."""

@@ -32,7 +32,7 @@ class ComparisonRow:
     over_length: Interval  # of the median seed's mean Pearson minus the clip-length baseline's
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The table of all configurations, the baseline, and the folder of the files."""
 
@@ -40,6 +40,17 @@ class Comparison:
     rows: tuple[ComparisonRow, ...]
     length_baseline: Metrics
     folder: Path
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table of ``comparison.csv``, see :func:`as_table`."""
+        return as_table(self)
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.split}: {', '.join(row.name for row in self.rows)})"
+
+    def _repr_html_(self) -> str:
+        table: str = summarise(self).to_html(index=False)
+        return table
 
 
 def compare(

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from reactometer.config import Config, load_config, parse_config
+from reactometer.config import Config, change_settings, load_config, parse_config
 from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError, DataError, OutputError
@@ -40,21 +40,26 @@ MODEL_DIR = "model"
 
 
 def train(
-    config: Config | Path | str,
+    data: Path | str | None = None,
+    config: Config | Path | str = "your-own",
     overrides: Sequence[str] = (),
     *,
     fresh: bool = False,
     progress: bool = True,
+    **settings: object,
 ) -> Path:
     """Fit a model on the train split, choose its epoch on the val split, and write a checkpoint.
 
     A second call resumes a stopped run from its last finished epoch, and returns the model of a finished run.
 
     Args:
-        config: a TOML file, or a configuration object.
+        data: dataset (folder or table) or prepared folder; default: ``data.path`` of the configuration.
+        config: a packaged configuration, a TOML file, or a configuration object. The default is for few
+            videos, on a laptop.
         overrides: ``section.key=value`` on top of a TOML file.
         fresh: delete an earlier run in the same folder.
         progress: show bars and one line per epoch on standard error.
+        settings: any key of the configuration, such as ``epochs=20`` or ``out="runs/mine"``.
 
     Returns:
         The checkpoint, ``<training.out>/model``. Beside it: ``config.json``, ``logs/`` (CSV and TensorBoard)
@@ -66,6 +71,9 @@ def train(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
+    if data is not None:
+        settings["path"] = data
+    config = change_settings(config, settings)
     check_config(config)
     progress = progress and is_first_process()
     out = config.training.out or Path("runs/run")
@@ -81,22 +89,22 @@ def train(
     )
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = build_training(config, prepared, progress=progress)
-    data = setup.data
-    module = ReactionModule(setup.trainable, config.training, data)
+    clips = setup.data
+    module = ReactionModule(setup.trainable, config.training, clips)
     if fresh and is_first_process():  # only when the new run is ready to start
         delete_run(out, MODEL_DIR)
     if is_first_process():
         write_atomic(out / "config.json", config.model_dump_json(indent=2) + "\n")
-    trainer = fit(module, data, config.training, out, resume=resume, progress=progress)
+    trainer = fit(module, clips, config.training, out, resume=resume, progress=progress)
     if trainer.is_global_zero:
         best = load_best(module, out)
         description = {
             "name": prepared.folder.name,
             "detector": prepared.settings.detector,
             "manifest_sha256": prepared.manifest_sha256,
-            "n_train_clips": len(data.train.rows),
-            "n_val_clips": len(data.val.rows),
-            "clips": describe_clips(train=data.train.rows, val=data.val.rows),
+            "n_train_clips": len(clips.train.rows),
+            "n_val_clips": len(clips.val.rows),
+            "clips": describe_clips(train=clips.train.rows, val=clips.val.rows),
         }
         network = setup.model.to("cpu").eval()
         labels = prepared.labels
@@ -121,7 +129,7 @@ def train_in(config: Config, out: Path, *, seed: int, fresh: bool, progress: boo
     training = config.training.model_copy(update={"out": out, "seed": seed})
     if progress:
         messages.print(f"training {out.name}", style="bold")
-    return train(config.model_copy(update={"training": training}), fresh=fresh, progress=progress)
+    return train(config=config.model_copy(update={"training": training}), fresh=fresh, progress=progress)
 
 
 def _is_finished(config: Config, out: Path) -> bool:
