@@ -19,7 +19,7 @@ from reactometer.batch.result_store import (
     ResultStore,
     open_results,
 )
-from reactometer.batch.run import RunResult, predict_folder
+from reactometer.batch.run import RunResult, predict_folder, read_run
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import PredictOptions
@@ -53,6 +53,17 @@ def test_a_run_equals_predict(finished: RunResult, videos: Path, check_run: Call
     assert "cannot read" in failed["reason"][0]
     stamp = json.loads((folder / SETTINGS_FILE).read_text())
     assert {"reactometer", "model", "detector", "window_s"} <= set(stamp)
+
+
+def test_a_run_is_read_as_tables(finished: RunResult, tmp_path: Path) -> None:
+    tables = read_run(finished.folder)
+    assert len(tables.files) == finished.n_files - len(finished.failures)
+    assert tables.timeline is not None
+    assert set(tables.timeline["path"]) <= set(tables.files["path"])
+    assert tables.failed["path"].tolist() == list(finished.failures)
+    assert f"{len(tables.files)} files, 1 failed" in repr(tables)
+    with pytest.raises(DataError, match="no tables"):
+        read_run(tmp_path)
 
 
 def test_existing_results_are_reused(copy: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
@@ -119,6 +120,21 @@ def test_curves_are_drawn_into_axes(clip: Prediction) -> None:
     plt.close(axes.figure)
     with pytest.raises(OutputError, match="timeline"):
         Prediction("clip.mp4", "failed: no such file", BASIC).plot()
+
+
+def test_predictions_are_saved_as_files(
+    model: LoadedModel, clip: Prediction, broken: Path, tmp_path: Path
+) -> None:
+    clip.save(tmp_path / "one", ["events", "plot", "elan", "vtt"], threshold=0.1)
+    names = {str(file.relative_to(tmp_path / "one")) for file in (tmp_path / "one").rglob("*.*")}
+    stem = Path(clip.path).stem
+    assert names == {"files.csv", "events.csv", f"plot/{stem}.png", f"elan/{stem}.eaf", f"vtt/{stem}.vtt"}
+    batch = model.predict([clip.path, broken], progress=False)
+    batch.save(tmp_path / "two")
+    assert len(pd.read_csv(tmp_path / "two" / "files.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "two" / "timeline.csv")) == len(batch[0].windows)
+    with pytest.raises(ConfigError, match="plot"):
+        clip.save(tmp_path, ["plots"])
 
 
 def test_notebooks_show_predictions(model: LoadedModel, clip: Prediction, broken: Path) -> None:

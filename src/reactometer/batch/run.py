@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from reactometer.batch import ray_backend
 from reactometer.batch.result_store import (
     FAILED_FILE,
+    FILES_TABLE,
     FORMATS,
-    INDEX_FILE,
     SAVED_FILE,
     SETTINGS_FILE,
-    TIMELINE,
     ResultStore,
     open_results,
     read_predictions,
@@ -62,39 +61,42 @@ class RunResult:
 class Run:
     """The tables of a results folder; the columns are those of the files."""
 
-    clips: pd.DataFrame  # one row per file, index.parquet
-    timeline: pd.DataFrame  # one row per window, timeline/
+    files: pd.DataFrame  # one row per file
+    timeline: pd.DataFrame | None  # one row per window; None: not saved
     failed: pd.DataFrame  # path and reason of files that could not be read
     settings: dict[str, Any]  # model, options and version, run.json
 
     def __repr__(self) -> str:
-        return f"Run({len(self.clips)} files, {len(self.timeline)} windows, {len(self.failed)} failed)"
+        return f"Run({len(self.files)} files, {len(self.failed)} failed)"
 
     def _repr_html_(self) -> str:
-        table: str = self.clips.to_html(max_rows=20, float_format="{:.2f}".format)
+        table: str = self.files.to_html(max_rows=20, float_format="{:.2f}".format)
         return f"<p>{self!r}</p>{table}"
 
 
 def read_run(folder: Path | str) -> Run:
-    """Read the results folder of ``predict --out-dir`` with pandas.
+    """Read the tables of ``predict --out-dir`` with pandas.
 
     Raises:
-        DataError: the folder is no results folder, or no file of it has been predicted yet.
-        ReactometerError: pandas or pyarrow is not installed.
+        DataError: the folder is no results folder, or the run has not ended once.
+        ReactometerError: pandas is not installed, or pyarrow, for Parquet.
     """
-    require("pandas", "pyarrow", extra="parquet")
+    require("pandas", extra="evaluate")
     import pandas as pd
 
     folder = Path(folder)
-    if not (folder / INDEX_FILE).is_file():
-        fix = "Name the folder of 'reactometer predict --out-dir', after it has ended once"
-        raise DataError(f"{folder}: no {INDEX_FILE}", fix=fix)
-    return Run(
-        pd.read_parquet(folder / INDEX_FILE),
-        pd.read_parquet(folder / TIMELINE),
-        pd.read_csv(folder / FAILED_FILE),
-        parse_json_object((folder / SETTINGS_FILE).read_bytes()),
-    )
+
+    def read(name: str) -> pd.DataFrame | None:
+        if (file := folder / f"{name}.parquet").is_file():
+            require("pyarrow", extra="parquet")
+            return pd.read_parquet(file)
+        return pd.read_csv(file) if (file := folder / f"{name}.csv").is_file() else None
+
+    files, failed = read(FILES_TABLE), read(Path(FAILED_FILE).stem)
+    if files is None or failed is None:
+        fix = "Name the folder of 'reactometer predict --out-dir', and let the run end"
+        raise DataError(f"{folder}: no tables of a run", fix=fix)
+    return Run(files, read("timeline"), failed, parse_json_object((folder / SETTINGS_FILE).read_bytes()))
 
 
 @dataclass(frozen=True)

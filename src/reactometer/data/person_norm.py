@@ -31,6 +31,9 @@ UNCHANGED_SHARE = 0.5
 VARIETY_EXPONENT = 1.5
 """The shift is multiplied by the variety of a person's clips to this power."""
 
+PRIOR_CLIPS = 4.0
+"""The shift of a person with this number of clips is halved, because a mean of few clips is uncertain."""
+
 MIN_STD = 1e-6
 
 Person = TypeVar("Person", bound=Hashable)
@@ -154,7 +157,8 @@ def fit_shifts(
 
     The variety is the variance between the person's clips divided by that of a typical person: the median
     over the features, at most 1. It falls with fewer clips, and with more similar ones. The shift is the
-    difference between the person's mean and the training set's, times ``variety ** VARIETY_EXPONENT``.
+    difference between the person's mean and the training set's, times ``variety ** VARIETY_EXPONENT``, times
+    n / (n + :data:`PRIOR_CLIPS`) for n clips.
 
     Args:
         means: result of :func:`clip_means`.
@@ -186,9 +190,8 @@ def _fit_shift(means: FloatArray, stats: FeatureStats) -> PersonShift:
     varies = stats.std != 1.0  # a constant feature says nothing
     ratios = means.var(axis=0)[varies] / np.square(stats.std[varies])
     variety = min(1.0, float(np.median(ratios))) if varies.any() else 0.0
-    return PersonShift(
-        (variety**VARIETY_EXPONENT * (means.mean(axis=0) - stats.mean)).astype(np.float32), variety
-    )
+    share = variety**VARIETY_EXPONENT * len(means) / (len(means) + PRIOR_CLIPS)
+    return PersonShift((share * (means.mean(axis=0) - stats.mean)).astype(np.float32), variety)
 
 
 def _streams(item: Item) -> Iterator[tuple[str, FloatArray]]:

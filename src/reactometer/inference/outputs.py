@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from reactometer.errors import ConfigError, require, suggestion
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
@@ -13,6 +15,19 @@ from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.postprocess import check_threshold
 from reactometer.inference.prediction import Prediction
+from reactometer.inference.tables import (
+    EVENT_COLUMNS,
+    FRAME_COLUMNS,
+    clip_columns,
+    clip_rows,
+    event_rows,
+    frame_rows,
+    timeline_columns,
+    timeline_rows,
+    with_face,
+    write_table,
+)
+from reactometer.io import make_folder
 
 TABLES = ("timeline", "events", "frames")
 """Outputs with one table of all videos."""
@@ -34,6 +49,28 @@ def check_outputs(kinds: Sequence[str], threshold: float) -> None:
     check_threshold(threshold)
     if {"plot", "overlay"} & set(kinds):
         require("matplotlib", extra="evaluate")
+
+
+def save(predictions: Sequence[Prediction], folder: Path, kinds: Sequence[str], threshold: float) -> None:
+    """Write ``files.csv`` and other outputs of predictions; see :meth:`.prediction.Batch.save`."""
+    check_outputs(kinds, threshold)
+    if not predictions:
+        return
+    first, all_faces = predictions[0], any(prediction.face is not None for prediction in predictions)
+    rows_of: dict[str, tuple[list[dict[str, Any]], Sequence[str]]] = {
+        "files": (clip_rows(predictions), clip_columns(first)),
+        "timeline": (timeline_rows(predictions), timeline_columns(first)),
+        "events": (event_rows(predictions, threshold), EVENT_COLUMNS),
+        "frames": (frame_rows(predictions), FRAME_COLUMNS),
+    }
+    make_folder(folder)
+    for name in ("files", *(kind for kind in kinds if kind in TABLES)):
+        rows, columns = rows_of[name]
+        write_table(rows, with_face(columns) if all_faces else columns, folder / f"{name}.csv")
+    readable = [prediction for prediction in predictions if not prediction.failed]
+    videos = [list(people) for _, people in groupby(readable, lambda prediction: prediction.path)]
+    for people, name in zip(videos, unique_names(people[0].path for people in videos), strict=True):
+        write_outputs(people, folder, name, kinds, threshold)
 
 
 def unique_names(paths: Iterable[str]) -> Iterator[str]:

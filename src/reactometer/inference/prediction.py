@@ -148,6 +148,12 @@ class Prediction:
 
         return draw_curves(self, labels, axes)
 
+    def save(
+        self, folder: Path | str, outputs: Sequence[str] = ("timeline",), threshold: float = 0.5
+    ) -> None:
+        """Write tables and other files about this prediction into a folder, see :meth:`Batch.save`."""
+        Batch([self]).save(folder, outputs, threshold)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per emotion, the strongest first; the columns are the fields of
         :class:`Intensity`."""
@@ -288,6 +294,25 @@ class Batch(Sequence[Prediction]):
         if any(prediction.face is not None for prediction in self):
             columns = with_face(columns)
         return _frame(clip_rows(self))[columns]
+
+    def save(
+        self, folder: Path | str, outputs: Sequence[str] = ("timeline",), threshold: float = 0.5
+    ) -> None:
+        """Write ``files.csv`` and other outputs into a folder, as ``reactometer predict --out-dir`` does.
+
+        Args:
+            folder: existing files of the same names are replaced.
+            outputs: "timeline", "events", "frames" (tables); "plot", "elan", "vtt", "overlay" (one file per
+                video, in a folder each).
+            threshold: minimum intensity of an event, in (0, 1].
+
+        Raises:
+            ConfigError: an unknown output, or the threshold is out of range.
+            OutputError: a file cannot be written.
+        """
+        from reactometer.inference.outputs import save
+
+        save(self, Path(folder), outputs, threshold)
 
     def __repr__(self) -> str:
         failed = f", {len(self.failed)} failed" if self.failed else ""
