@@ -17,8 +17,10 @@ Every message is one line: the problem, the value got, the value expected, and a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 
@@ -122,6 +124,17 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
     lowered = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return f"Did you mean '{lowered[near[0]]}'?" if near else f"Known names: {', '.join(names)}"
+
+
+def missing_path_hint(path: Path) -> str:
+    """Return a hint for a path that does not exist: download it, a near name, or the missing folder."""
+    if web := re.match(r"(https?):/+(.*)", str(path)):
+        return f"Web addresses are not read: download the file first, 'curl -LO {web[1]}://{web[2]}'"
+    if not path.parent.is_dir():
+        return f"The folder {path.parent} does not exist"
+    names = [entry.name for entry in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean '{path.parent / near[0]}'?" if near else "Check the path"
 
 
 def require(*modules: str, extra: str) -> None:

@@ -165,7 +165,7 @@ def test_a_damaged_file_of_a_run_is_named(
 
 
 def test_invalid_runs_are_refused_before_writing(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no video or sound"):
+    with pytest.raises(DataError, match="no file matches"):
         predict_folder([tmp_path / "none*"], tmp_path / "out", progress=False)
     with pytest.raises(DataError, match=r"gone\.mp4"):
         predict_folder([videos, tmp_path / "gone.mp4"], tmp_path / "out", progress=False)

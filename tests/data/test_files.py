@@ -78,9 +78,9 @@ def test_each_file_is_listed_once_in_order(folder: Path, monkeypatch: pytest.Mon
     ("inputs", "message"),
     [
         ([], "no files to predict"),
-        (["in/none"], r"none: no video or sound file"),
-        (["*.avi"], r"\*.avi: no video or sound file"),
-        (["empty.txt"], "empty.txt: no video or sound file"),
+        (["in/none"], r"none: no video or sound file in the folder"),
+        (["*.avi"], r"\*.avi: no file matches the pattern"),
+        (["empty.txt"], "empty.txt: no video or sound file in the list"),
         (["latin.txt"], "latin.txt: not a list of paths: .*Save it as UTF-8"),
         (["no path.csv"], r"no column 'path' \(got clip_name"),
     ],

@@ -98,12 +98,12 @@ def print_prepared(prepared: PreparedSet) -> None:
     print_failed([f"{clip_id}: {problem}" for clip_id, problem in failed.items()])
 
 
-def print_trained(folder: Path) -> None:
-    """Print the path of the model and the next command."""
+def print_trained(folder: Path, data: Path | str | None = None) -> None:
+    """Print the path of the model and the next command; ``data`` is the dataset of the training."""
     if is_first_process():
         print_json({"model": folder})
         results.print(f"model: {folder}")
-        results.print(f"next: reactometer evaluate DATA -m {folder}")
+        results.print(f"next: reactometer evaluate {data or 'DATA'} -m {folder}")
 
 
 def print_comparison(comparison: Comparison) -> None:

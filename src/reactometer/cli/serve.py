@@ -18,6 +18,9 @@ from reactometer.errors import ConfigError
 from reactometer.paths import STARTER, cache_folder
 from reactometer.terminal import OK, SOME_FAILED
 
+LIMITS = "Limits"
+"""Panel of the options of serve that bound clips and clients."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -38,15 +41,27 @@ def serve(
     ] = None,
     workers: WorkersOption = None,
     queue: Annotated[
-        int, typer.Option(min=1, help="Maximum number of queued clips; more are refused with 429.")
+        int,
+        typer.Option(
+            min=1, help="Maximum number of queued clips; more are refused with 429.", rich_help_panel=LIMITS
+        ),
     ] = 64,
     per_client: Annotated[
-        int, typer.Option(min=1, help="Maximum number of unfinished clips per client.")
+        int,
+        typer.Option(min=1, help="Maximum number of unfinished clips per client.", rich_help_panel=LIMITS),
     ] = 8,
-    max_mb: Annotated[float, typer.Option(min=0.01, help="Maximum size of an upload, megabytes.")] = 512,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Maximum length of a clip, seconds.")] = 3600,
-    upload_seconds: Annotated[float, typer.Option(min=1, help="Maximum time of an upload, seconds.")] = 600,
-    keep_hours: Annotated[float, typer.Option(min=0, help="Time until results are deleted, hours.")] = 24,
+    max_mb: Annotated[
+        float, typer.Option(min=0.01, help="Maximum size of an upload, megabytes.", rich_help_panel=LIMITS)
+    ] = 512,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="Maximum length of a clip, seconds.", rich_help_panel=LIMITS)
+    ] = 3600,
+    upload_seconds: Annotated[
+        float, typer.Option(min=1, help="Maximum time of an upload, seconds.", rich_help_panel=LIMITS)
+    ] = 600,
+    keep_hours: Annotated[
+        float, typer.Option(min=0, help="Time until results are deleted, hours.", rich_help_panel=LIMITS)
+    ] = 24,
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a web page and an HTTP interface for predictions.

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = "your-own"
 """Packaged configuration of a training without another: for few videos, on a laptop."""
 
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
+
 ConfigArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -71,9 +73,9 @@ def train(
 
     if seeds or folds:
         folder = settings.training.out or Path("runs")
-        render.print_trained(ensemble(settings, folder, folds=folds, seeds=seeds, fresh=fresh))
+        render.print_trained(ensemble(settings, folder, folds=folds, seeds=seeds, fresh=fresh), data)
     else:
-        render.print_trained(run(config=settings, fresh=fresh))
+        render.print_trained(run(config=settings, fresh=fresh), data)
 
 
 def crossval(
@@ -169,13 +171,9 @@ def _load_config(
     from reactometer.config import load_config
 
     names, changes = split_overrides(arguments)
-    if len(names) > 1:
-        raise ConfigError(
-            "several configurations",
-            got=", ".join(names),
-            expected="one",
-            fix="Name the dataset with -d DATA",
-        )
+    for name in names[1:] or names:
+        if len(names) > 1 or Path(name).is_dir() or Path(name).suffix.lower() in TABLE_ENDINGS:
+            raise ConfigError(f"{name}: not a configuration", fix=f"Name the dataset with -d {name}")
     config = load_config(names[0] if names else DEFAULT_CONFIG, [*changes, *(overrides or ())])
     path, folder = data or config.data.path, out or config.training.out
     return config.model_copy(

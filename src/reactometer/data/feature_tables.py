@@ -25,7 +25,7 @@ from reactometer.data.feature_store import STREAMS, write_store
 from reactometer.data.inputs import ClipPart, Item
 from reactometer.data.manifest import choose_labels, make_clip
 from reactometer.data.splits import with_splits
-from reactometer.errors import DataError, require, suggestion
+from reactometer.errors import DataError, missing_path_hint, require, suggestion
 from reactometer.io import write_atomic
 from reactometer.media.segments import MIN_NEW_CONTENT_S
 from reactometer.types import FloatArray
@@ -158,7 +158,7 @@ def _read_table(path: Path) -> pd.DataFrame:
                 path, dtype=dict.fromkeys((*ID_COLUMNS, *STANDARD_COLUMNS[:3]), str), index_col=False
             )
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file", fix="Check the path") from error
+        raise DataError(f"{path}: no such file", fix=missing_path_hint(path)) from error
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise DataError(
             f"{path}: not a CSV or Parquet table: {error}", fix="Save it as CSV or Parquet"

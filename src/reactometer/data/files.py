@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 
 from reactometer.data.manifest import read_listing
 from reactometer.data.object_store import find_objects, hash_object, is_uri
-from reactometer.errors import ConfigError, DataError
+from reactometer.errors import ConfigError, DataError, missing_path_hint
 from reactometer.io import Paths, as_path_list, sha256_of
 from reactometer.media.video import MEDIA_ENDINGS
 
@@ -44,17 +44,32 @@ def find_files(inputs: Paths) -> list[str]:
     """
     paths: list[str] = []
     for entry in map(str, as_path_list(inputs)):
+        if entry.startswith(("http://", "https://")):
+            raise DataError(f"{entry}: not a file on this machine", fix=missing_path_hint(Path(entry)))
         path = url2pathname(entry.removeprefix("file://")) if entry.startswith("file://") else entry
         try:
             files = find_objects(path) if is_uri(path) else _expand(Path(path))
         except OSError as error:
             raise DataError(f"{entry}: cannot be read: {error}", fix="Check your access to it") from error
         if not files:
-            raise DataError(f"{entry}: no video or sound file", fix="Check the path, or name the files")
+            raise _no_files(entry, Path(path))
         paths += files
     if not paths:
         raise DataError("no files to predict", expected="files, folders, lists or patterns", fix="Add a path")
     return list(dict.fromkeys(paths))
+
+
+def _no_files(entry: str, path: Path) -> DataError:
+    """Return the error of an entry without files: a missing file, or a folder, list or pattern."""
+    if is_uri(entry):
+        return DataError(f"{entry}: no video or sound file", fix="Check the address")
+    if path.exists():
+        kind = "the folder" if path.is_dir() else "the list"
+        fix = "Name the files; in a folder, files need a known ending, such as .mp4, .mov or .wav"
+        return DataError(f"{entry}: no video or sound file in {kind}", fix=fix)
+    if any(character in entry for character in "*?["):
+        return DataError(f"{entry}: no file matches the pattern", fix="Check the pattern")
+    return DataError(f"{entry}: no such file", fix=missing_path_hint(path))
 
 
 def _expand(path: Path) -> Sequence[str]:

@@ -9,7 +9,7 @@ from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 
-from reactometer.errors import DataError, OutputError, suggestion
+from reactometer.errors import DataError, OutputError, missing_path_hint, suggestion
 from reactometer.io import format_csv, write_atomic
 from reactometer.labels import LABEL_SETS
 from reactometer.types import Clip
@@ -49,7 +49,7 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
         DataError: the file is missing, empty, no UTF-8, no table, has no rows or lacks a required column.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file", fix="Check the path")
+        raise DataError(f"{path}: no such file", fix=missing_path_hint(path))
     try:
         text = path.read_bytes().decode("utf-8-sig").lstrip("\r\n")
         separator = max(SEPARATORS, key=text.partition("\n")[0].count)

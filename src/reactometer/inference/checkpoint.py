@@ -18,7 +18,7 @@ from pydantic.functional_validators import AfterValidator
 from reactometer.config import Config, ModelConfig
 from reactometer.data.files import LIST_ENDINGS, find_files
 from reactometer.data.inputs import InputSpec, Item
-from reactometer.errors import ConfigError, MediaError, ModelError
+from reactometer.errors import ConfigError, MediaError, ModelError, missing_path_hint
 from reactometer.inference.conformal import UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.inference.prediction import Batch, Prediction
 from reactometer.inference.runtime import (
@@ -391,6 +391,8 @@ def read_description(folder: Path) -> _Description | _EnsembleDescription:
     file = folder / DESCRIPTION_FILE
     if not file.is_file():
         fix = "Use the folder that 'reactometer train' printed"
+        if not folder.exists() and "Did you mean" in (hint := missing_path_hint(folder)):
+            fix = hint
         for near in (folder / "model", folder.parent):  # the run's folder, or a file of the checkpoint
             if (near / DESCRIPTION_FILE).is_file():
                 fix = f"Use {near}"

@@ -18,7 +18,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from reactometer.errors import MediaError
+from reactometer.errors import MediaError, missing_path_hint
 from reactometer.types import ByteArray, Frame, MediaInfo
 
 DECODER_THREADS = 1  # two threads are no faster on two cores, and report damage late
@@ -60,9 +60,12 @@ MEDIA_ENDINGS = (
 def open_media(path: Path) -> InputContainer:
     """Open a local media file, but no file that it refers to; the caller closes it. Raise MediaError."""
     if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
+        is_folder = path.is_dir()
         raise MediaError(
-            f"cannot open {path}", got=got, expected="a video or sound file", fix="Check the path"
+            f"cannot open {path}",
+            got="a folder" if is_folder else "no such file",
+            expected="a video or sound file",
+            fix="Name one file in it" if is_folder else missing_path_hint(path),
         )
     if path.stat().st_size == 0:
         raise MediaError(
