@@ -17,17 +17,13 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme, html_title = "furo", f"reactometer {version}"
 html_show_copyright = html_show_sphinx = False
+html_static_path, html_logo, html_favicon = ["_static"], "_static/logo.svg", "_static/logo.svg"
 myst_heading_anchors = 4
 OUTSIDE = {  # what pages call by its place in the repository -> what the site has of it
     "](../SECURITY.md)": "](security.md)",
     "](SECURITY.md)": "](security.md)",
-    "](CONTRIBUTING.md)": "](docs/contributing.md)",
-    "](CHANGELOG.md)": "](docs/changelog.md)",
     "](../starter/reactometer_starter/model/README.md)": "](starter.md)",
-    "](starter/reactometer_starter/model/README.md)": "](docs/starter.md)",
     "[examples/ros2](../examples/ros2)": "`examples/ros2`",
-    "[examples/tune.py](examples/tune.py)": "`examples/tune.py`",
-    "[recipes/starter](recipes/starter/README.md)": "`recipes/starter`",
     "```csv": "```text",  # no highlighter knows it
 }
 WORDS = {

@@ -21,6 +21,12 @@ PAGES = [page for page in PAGES if page.name not in ("commands.md", "settings.md
 MODULES = sorted((ROOT / "src").rglob("*.py"))
 PAGE_FILES = sorted((ROOT / "src" / "reactometer" / "serving" / "page").glob("*.[hj]*"))
 MAX_MEAN_WORDS, MAX_WORDS = 16, 35
+MAX_README_LINES, MAX_README_MEAN_WORDS = 130, 14
+SITE = "https://reactometer.readthedocs.io/en/latest/"
+SOURCES = (
+    "https://github.com/OWNER/reactometer/blob/main/",
+    "https://raw.githubusercontent.com/OWNER/reactometer/main/",
+)
 THINGS = "row|line|strip|bar|clip|file|frame|image|look|time|label|number|piece|rater"
 UNITS = "second|minute|run|row|clip|file|window|client|person|people|emotion|label"
 PHRASES = {
@@ -113,6 +119,26 @@ def test_documents_are_plain(page: Path) -> None:
     assert len(lengths) < 10 or mean(lengths) <= MAX_MEAN_WORDS
     assert [(part, banned_phrases(part)) for part in parts if banned_phrases(part)] == []
     assert [part for part in parts if QUESTION.match(part) and not part.endswith("?")] == []
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_README_LINES
+    assert mean(map(count_words, sentences(text))) <= MAX_README_MEAN_WORDS
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    """They are absolute, because the package index shows the page, too."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = set(re.findall(r"\]\((.*?)\)", text))
+    assert all(link.startswith("https://") for link in links)
+    pages = {link.partition("#")[0] for link in links if link.startswith(SITE)}
+    files = {link.removeprefix(prefix) for link in links for prefix in SOURCES if link.startswith(prefix)}
+    assert len(pages) > 8
+    missing = [
+        page for page in pages if not (ROOT / "docs" / page[len(SITE) :].replace(".html", ".md")).is_file()
+    ]
+    assert missing + [file for file in files if not (ROOT / file).is_file()] == []
 
 
 def _helps(command: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -96,6 +96,12 @@ def test_what_has_no_tag_is_built_too_and_passes_for_no_release(
     assert re.fullmatch(expected, _about(wheel)["Version"]), wheel.name
 
 
+@pytest.mark.release
+@slow
+def test_a_package_index_can_render_the_description(uv: Run, built: tuple[Path, Path]) -> None:
+    uv("tool", "run", "twine", "check", "--strict", *built)
+
+
 # What is in it.
 
 
