@@ -16,7 +16,13 @@ from typer.main import get_command
 from reactometer.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "SUPPORT.md", "CODE_OF_CONDUCT.md")
+    ),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PAGES = [page for page in PAGES if page.name not in ("commands.md", "settings.md")]  # generated
 MODULES = sorted((ROOT / "src").rglob("*.py"))
 PAGE_FILES = sorted((ROOT / "src" / "reactometer" / "serving" / "page").glob("*.[hj]*"))
