@@ -47,7 +47,7 @@ class Window:
     warnings: tuple[str, ...] = ()  # reasons not to use the intensities
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Event:
     """A time range of a file in which one emotion is at or above a threshold."""
 
@@ -57,6 +57,12 @@ class Event:
     offset_s: float
     peak: float  # largest intensity
     mean: float  # of the windows between onset and offset
+
+    def __repr__(self) -> str:
+        span = f"{self.onset_s:.1f} to {self.offset_s:.1f} s"
+        return (
+            f"Event({self.label}, {span}, peak {self.peak:.2f} at {self.peak_s:.1f} s, mean {self.mean:.2f})"
+        )
 
 
 @dataclass(frozen=True)
