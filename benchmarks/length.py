@@ -57,8 +57,8 @@ def main() -> None:
         for name in options.heads.split(","):
             for times in options.times.split(","):
                 model = [f"model.name={name}", f"model.times={times}", "model.hidden=32"]
-                model += ["model.modalities=face"] if name == "multimodal" else []
-                data = [f"data.path={table}", "data.face_features=noise_*", 'data.labels=["Length"]']
+                model += ['model.modalities=["face"]'] if name == "multimodal" else []
+                data = [f"data.path={table}", "data.features.face=noise_*", 'data.labels=["Length"]']
                 out = options.out / f"{case}-{name}-{times}"
                 overrides = [*training, *model, *data, f"training.out={out}"]
                 folder = train(config="small/resnet50", overrides=overrides, fresh=True, progress=False)

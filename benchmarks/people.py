@@ -20,7 +20,7 @@ import pandas as pd
 from reactometer import load_model, prepare
 from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.calibration import interval_table
-from reactometer.evaluation.evaluate import mask_modality
+from reactometer.evaluation.evaluate import hide_stream
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.scoring import score_split
 
@@ -43,7 +43,7 @@ def main() -> None:
         data = prepare(options.labels, options.out, settings=model.config.prepare, labels="basic")
         rows = [row for row in data.split("all") if row.file]
         for modality, without in MODALITIES.items():
-            scores, _ = score_split(model, data, "all", mask_modality(model, without), progress=False)
+            scores, _ = score_split(model, data, "all", hide_stream(model, without), progress=False)
             table = tabulate(model, rows, scores)
             for person, takes in table.groupby("person"):
                 print(f"| {name} | {modality} | {person} | {describe(takes, model.labels)} |", flush=True)

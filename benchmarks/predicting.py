@@ -164,7 +164,7 @@ def measure_stages(
     detector = watch("detect faces", load_detector("auto"))
     spec = predictor.decode_spec
     voices = [
-        to_item(clip, replace(one.sampling, uses_face=False))
+        to_item(clip, replace(one.sampling, media=("voice",)))
         for _, clip in predictor.read(video, isolated=False)
     ]
 
@@ -180,7 +180,7 @@ def measure_stages(
 
     stages: dict[str, Callable[[], object]] = {
         "one thread": predict_in_one_thread,
-        "encode voice": lambda: [one.networks.encode_voice(item) for item in voices],
+        "encode voice": lambda: [one.networks.encode(item) for item in voices],
     }
     for _ in range(ROUNDS + 1):
         start_s = processor_s()
@@ -211,7 +211,7 @@ def compare_precisions(video: Path, folder: Path) -> None:
     file = folder / "float32" / "face.onnx"
     with redirect_stderr(StringIO()):
         quantise_graph(file, [{"frames": one} for one in noise])
-    graph = open_graph(file, *signatures_of(single.networks.face, None, 224, 1)[file.name], "cpu")
+    graph = open_graph(file, *signatures_of(single.networks.inputs, 224, 1)[file.name], "cpu")
     eight_bits = replace(single, networks=replace(single.networks, encoders={"face": graph}))
     options = {"timeline": False, "progress": False}
     runs = {

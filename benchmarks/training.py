@@ -174,7 +174,7 @@ class Clock(Callback):
     ) -> None:
         warm = trainer.current_epoch > 0
         if batch_idx > 0:
-            self._pictures = self._pictures + batch.frame_mask.sum()
+            self._pictures = self._pictures + batch.streams["face"].mask.sum()
         elif warm:
             self.first_s.append(_now() - self._began_s)
         if batch_idx == 0:

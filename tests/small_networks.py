@@ -18,8 +18,8 @@ from transformers import (
 
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.backbones import load_backbone
-from reactometer.models.batches import Batch
-from reactometer.models.heads import encode_face, encode_voice
+from reactometer.models.batches import Stream
+from reactometer.models.heads import Encoder, encode_stream
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -102,20 +102,20 @@ def speech_encoder(name: str) -> SpeechEncoder:
     return SpeechEncoder(load_backbone(name, "audio"))
 
 
-def empty_batch(**streams: Tensor) -> Batch:
-    """A batch without frames, sound and labels, but for ``streams``."""
-    nothing = torch.zeros((2, 0))
-    return Batch(*[nothing] * len(Batch._fields))._replace(**streams)
+def encode(encoder: Encoder, values: Tensor, mask: Tensor) -> Tensor:
+    """Encode a stream (B, T, ...) as a batch has it."""
+    stream = Stream(values, mask, torch.zeros(mask.shape))
+    return encode_stream(encoder, stream, mask.flatten().nonzero().flatten()).values
 
 
 def encode_clips(encoder: ClipEncoder, frames: Tensor, mask: Tensor) -> Tensor:
     """(B, D): the clips (B, T, 3, H, W) as a batch has them."""
-    return encode_face(encoder, empty_batch(frames=frames, frame_mask=mask)).values[:, 0]
+    return encode(encoder, frames, mask)[:, 0]
 
 
 def encode_speech(encoder: SpeechEncoder, voice: Tensor, mask: Tensor) -> Tensor:
     """(B, N, D): the sound (B, N, 320) as a batch has it."""
-    return encode_voice(encoder, empty_batch(voice=voice, voice_mask=mask)).values
+    return encode(encoder, voice, mask)
 
 
 def reference(folder: Path) -> nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from item_of import item_of
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
 from reactometer.data.feature_store import write_store
 from reactometer.data.inputs import ClipPart, Item, split_parts
@@ -100,7 +101,7 @@ def test_a_prepared_set(prepared: PreparedSet, tmp_path: Path) -> None:
 
 def _item(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
     values = np.arange(12, dtype=np.float32).reshape(3, 4) + part.index
-    return Item(
+    return item_of(
         values,
         np.ones(3, bool),
         np.arange(3, dtype=np.float32),
@@ -119,7 +120,14 @@ def test_features(clip: PreparedRow, tmp_path: Path) -> None:
     def read() -> list[Any]:
         store = write_store(folder, rows, _item, {"face": 4, "voice": 2})
         items = [store(rows[part.index], part) for part in parts]
-        return [[item.frames.tolist(), item.times_s.tolist(), item.voice.tolist()] for item in items]
+        return [
+            [
+                item.streams["face"].values.tolist(),
+                item.streams["face"].times_s.tolist(),
+                item.streams["voice"].values.tolist(),
+            ]
+            for item in items
+        ]
 
     whole = read()
     _cut_is_refused(sorted(folder.glob("*.safetensors"))[0], read, DataError)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from item_of import item_of
 from reactometer.batch.result_store import open_results
 from reactometer.config import Config
 from reactometer.data.cache import (
@@ -21,7 +22,6 @@ from reactometer.data.cache import (
 )
 from reactometer.data.feature_store import open_store, write_store
 from reactometer.data.files import InputFile
-from reactometer.data.inputs import Item
 from reactometer.errors import DataError, OutputError
 from reactometer.inference.prediction import Prediction, Window
 from reactometer.io import format_json, parse_json_object
@@ -29,6 +29,9 @@ from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 STAMP = {"model": "x"}
 SOURCES = [InputFile("a.mp4", "aa"), InputFile("b.mp4", "bb")]
+
+
+FEATURES = {"face": ("a", "b", "c"), "voice": ("d", "e")}
 
 
 @pytest.fixture
@@ -39,9 +42,9 @@ def prepared(tmp_path: Path) -> Path:
     sample = FaceSample(0.1, FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.9, b"jpeg")
     write_clip(file, PreparedClip(0.0, 1.0, (sample,), np.zeros(160, np.float32), 1))
     row = PreparedRow(Clip("a", Path("a.mp4"), "train", labels=(0.5,)), file, 1.0, 1, 1)
-    write_index(PreparedSet(tmp_path, ("Joy",), Config().prepare, (row,), {"face": 3, "voice": 2}))
+    write_index(PreparedSet(tmp_path, ("Joy",), Config().prepare, (row,), features=FEATURES))
     ones = np.ones((2, 3), np.float32)
-    item = Item(
+    item = item_of(
         ones, np.ones(2, bool), np.arange(2, dtype=np.float32), ones[:, :2], np.arange(2, dtype=np.float32)
     )
     write_store(tmp_path / "features", [row], lambda *_: item, {"face": 3, "voice": 2})
@@ -71,7 +74,7 @@ def _edit(file: Path, **values: object) -> None:
 
 def test_as_written_all_is_read(prepared: Path) -> None:
     opened = open_prepared(prepared)
-    assert (opened.feature_sizes, len(load_clip(opened.rows[0]).samples)) == ({"face": 3, "voice": 2}, 1)
+    assert (opened.features, len(load_clip(opened.rows[0]).samples)) == (FEATURES, 1)
     assert (read_counts(prepared / "clips" / "a.npz") or {})["n_faces"] == 1
     assert open_store(prepared / "features").sizes == {"face": 3, "voice": 2}
 
@@ -91,7 +94,7 @@ def test_an_invalid_clip_file_is_stale_and_reported(prepared: Path, content: byt
         {"rows": [{}]},
         {"settings": {"size_px": True}},
         {"settings": []},
-        {"feature_sizes": [1]},
+        {"features": [1]},
     ],
 )
 def test_invalid_settings_are_reported(prepared: Path, values: dict[str, object]) -> None:

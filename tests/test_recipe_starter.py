@@ -106,12 +106,12 @@ def test_it_learns_and_train_takes_what_it_writes(
     out = config.training.model_copy(update={"out": tmp_path / "run", "store": "float32"})
     model = train(config=config.model_copy(update={"training": out}), progress=False)
     stored = load_file(model / "weights.safetensors")
-    assert all(torch.equal(stored[f"face_encoder.net.{name}"], weight) for name, weight in before.items())
+    assert all(torch.equal(stored[f"encoders.face.net.{name}"], weight) for name, weight in before.items())
     loaded, crops = (
         load_model(model),
         np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8),
     )
-    assert [stream and stream.kind for stream in loaded.networks.streams.values()] == ["frames", "contours"]
+    assert [stream.kind for stream in loaded.networks.inputs.values()] == ["frames", "contours"]
     assert max(loaded.description["proof"]["differences"].values()) < 1e-5
     with torch.inference_mode():
         expected = frame_encoder(str(backbone), 64).eval()(torch.from_numpy(crops)).numpy()

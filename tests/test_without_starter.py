@@ -76,4 +76,4 @@ def test_a_model_fitted_without_the_detector_needs_none(
     save_screening(folder, screening)
     with warnings.catch_warnings(action="error"):
         load_model(folder)
-    assert load_screening(folder, loaded.networks.face.feature_size if loaded.networks.face else 0)
+    assert load_screening(folder, loaded.networks.inputs["face"].feature_size)

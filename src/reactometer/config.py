@@ -16,6 +16,9 @@ FOLDER = Path(__file__).with_name("configs")
 """Folder of the packaged configurations."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+STREAM_NAME = r"^[a-z][a-z0-9_]*$"
+"""Names of streams, as a regular expression."""
+
 Positive = Annotated[float, Field(gt=0.0)]
 
 
@@ -46,10 +49,9 @@ class DataConfig(_Section):
     labels: str | tuple[str, ...] | None = None
     """Label set ("hume-reaction", "emi", "basic"), or a list of column names; default: detected from the
     table."""
-    face_features: str | None = None
-    """Feature columns of the table that replace the video ("AU*", several with commas)."""
-    voice_features: str | None = None
-    """Feature columns of the table that replace the sound ("voice_*")."""
+    features: dict[Annotated[str, Field(pattern=STREAM_NAME)], str] = {}
+    """Streams of features by name, as patterns of columns of the table: ``face = "AU*"`` (several with
+    commas)."""
     votes: Literal["both", "face", "voice"] = "both"
     """CREMA-D only: use the votes of raters who saw and heard the clip, only saw it, or only heard it."""
     folds: Annotated[int, Field(ge=0)] = 0
@@ -76,8 +78,9 @@ class ModelConfig(_Section):
     """Voice encoder: "log-mel" (a small network, no download), "contours" (MFCCs and pitch, no weights: for
     few clips, with ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or "convolution"
     for feature tables."""
-    modalities: Literal["both", "face", "voice"] = "both"
-    """Modalities that a multimodal model uses, in training and prediction."""
+    modalities: str | tuple[str, ...] = "all"
+    """Streams that a multimodal model uses, in training and prediction: "all", or a name or list of names
+    ("face", "voice", and those of ``data.features``)."""
     pooling: Literal["network", "grid"] = "network"
     """Pooling of the face encoder's feature map: the encoder's own, or a 4 x 4 grid of cells."""
     frozen: bool = False
@@ -106,7 +109,7 @@ class ModelConfig(_Section):
     input_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout probability on feature tables and frozen encoders' features, only in a multimodal model."""
     modality_dropout: Share = 0.2
-    """Probability of masking one modality of a training clip that has face and voice."""
+    """Probability of masking one stream of a training clip that has several."""
 
 
 class TrainingConfig(_Section):
@@ -219,8 +222,8 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     """Set ``section.key=value`` in a nested dictionary; a value that is not TOML is a string. Raise
     ConfigError."""
     key, equals, text = override.partition("=")
-    sections = key.strip().split(".")
-    if not equals or len(sections) != 2 or not all(sections):
+    *sections, name = key.strip().split(".")
+    if not equals or not sections or not all((*sections, name)):
         raise ConfigError(
             "invalid override", got=f"'{override}'", expected="section.key=value, e.g. training.epochs=5"
         )
@@ -228,10 +231,12 @@ def apply_override(table: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word or a path
-    section = table.setdefault(sections[0], {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"'{sections[0]}' is not a section", fix="Write its keys under [section]")
-    section[sections[1]] = value
+    section = table
+    for part in sections:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"'{part}' is not a section", fix="Write its keys under [section]")
+    section[name] = value
 
 
 def change_settings(config: Config, settings: Mapping[str, object]) -> Config:

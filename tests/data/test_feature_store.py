@@ -13,9 +13,10 @@ from threading import Barrier, Event, current_thread
 import numpy as np
 import pytest
 
+from item_of import item_of
 from reactometer.data.cache import PreparedRow
 from reactometer.data.feature_store import FeatureStore, open_store, part_key, write_store
-from reactometer.data.inputs import ClipPart, Item, split_parts
+from reactometer.data.inputs import ClipPart, Item, all_steps, split_parts
 from reactometer.errors import DataError
 from reactometer.types import Clip
 
@@ -39,7 +40,7 @@ def _item(part: ClipPart) -> Item:
     generator = np.random.default_rng((part.index, int(part.start_s)))
     n_frames, n_steps = (int(number) for number in generator.integers(2, 9, 2))
     steps = 0 if part.index == 5 else n_steps
-    return Item(
+    return item_of(
         frames=generator.normal(size=(n_frames, 4)).astype(np.float32),
         face_mask=np.full(n_frames, part.index != 1) & (np.arange(n_frames) != 1),
         times_s=np.sort(generator.uniform(0, 60, n_frames)).astype(np.float32),
@@ -67,14 +68,16 @@ def _check(store: FeatureStore, rows: Sequence[PreparedRow]) -> None:
     for part in split_parts(rows):
         row, item = rows[part.index], store(rows[part.index], part)
         expected = _item(part)
-        seen = expected.face_mask if row.file else np.zeros(len(expected.face_mask), bool)
+        seen = (
+            expected.streams["face"].mask if row.file else np.zeros(len(expected.streams["face"].mask), bool)
+        )
         heard = slice(None if row.file else 0)
-        assert item.face_mask.all()
-        assert item.frames.tolist() == expected.frames[seen].tolist()
-        assert item.times_s.tolist() == expected.times_s[seen].tolist()
-        assert item.voice.tolist() == expected.voice[heard].tolist()
-        assert item.voice_times_s.tolist() == expected.voice_times_s[heard].tolist()
-        assert (item.frames.shape[1], item.voice.shape[1]) == (4, 3)
+        assert item.streams["face"].mask.all()
+        assert item.streams["face"].values.tolist() == expected.streams["face"].values[seen].tolist()
+        assert item.streams["face"].times_s.tolist() == expected.streams["face"].times_s[seen].tolist()
+        assert item.streams["voice"].values.tolist() == expected.streams["voice"].values[heard].tolist()
+        assert item.streams["voice"].times_s.tolist() == expected.streams["voice"].times_s[heard].tolist()
+        assert (item.streams["face"].values.shape[1], item.streams["voice"].values.shape[1]) == (4, 3)
 
 
 def test_stored_items_are_read_back_unchanged(rows: list[PreparedRow], tmp_path: Path) -> None:
@@ -93,8 +96,11 @@ def test_a_clip_that_could_not_be_read_does_not_hide_one_with_the_same_id(
     both = [rows[0], twice]
     store = _write(tmp_path / "store", both)
     part = split_parts(both)[0]
-    assert store(rows[0], part).frames.tolist() == _item(part).frames[_item(part).face_mask].tolist()
-    assert len(store(twice, part).frames) == 0
+    assert (
+        store(rows[0], part).streams["face"].values.tolist()
+        == _item(part).streams["face"].values[_item(part).streams["face"].mask].tolist()
+    )
+    assert len(store(twice, part).streams["face"].values) == 0
 
 
 def test_existing_files_are_reused(rows: list[PreparedRow], tmp_path: Path) -> None:
@@ -210,24 +216,23 @@ def test_a_store_is_never_loaded_whole(tmp_path: Path) -> None:
     n_clips, n_frames, size = 40, 8, 500
     generator = np.random.default_rng(0)
     rows = [PreparedRow(Clip(f"{number}", Path()), tmp_path, 3.0) for number in range(n_clips)]
-    times_s, seen, none = (
-        np.arange(n_frames, dtype=np.float32),
-        np.ones(n_frames, bool),
-        np.zeros((0, 0), np.float32),
-    )
+    times_s = np.arange(n_frames, dtype=np.float32)
 
     def read(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
         frames = generator.random((n_frames, size), dtype=np.float32)
         frames[0, 0] = part.index
-        return Item(frames, seen, times_s, none, times_s[:0])
+        return Item({"face": all_steps(frames, times_s)})
 
     parts = split_parts(rows)
-    store = write_store(tmp_path / "store", rows, read, {"face": size, "voice": 0})
+    store = write_store(tmp_path / "store", rows, read, {"face": size})
     n_bytes = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.safetensors"))
     tracemalloc.start()
     try:
         order = generator.permutation(len(parts))
-        total = sum(float(store(rows[parts[index].index], parts[index]).frames[0, 0]) for index in order)
+        total = sum(
+            float(store(rows[parts[index].index], parts[index]).streams["face"].values[0, 0])
+            for index in order
+        )
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -45,12 +45,16 @@ def _table(n_clips: int = 30, steps: int = 1, split: bool = True) -> pd.DataFram
 
 
 def _open(path: Path, out: Path, face: str | None = "AU*", voice: str | None = None) -> PreparedSet:
-    return prepare_features(path, out, face=face, voice=voice, labels=LABELS, progress=False)
+    features = {name: columns for name, columns in (("face", face), ("voice", voice)) if columns}
+    return prepare_features(path, out, features, labels=LABELS, progress=False)
 
 
 def _items(prepared: PreparedSet, rows: Sequence[PreparedRow] | None = None) -> list[Item]:
     """Every part of the clips, in order."""
-    rows, read = prepared.rows if rows is None else rows, open_store(prepared.folder / "features")
+    rows, read = (
+        prepared.rows if rows is None else rows,
+        open_store(prepared.folder / "features" / prepared.tables),
+    )
     return [read(rows[part.index], part) for part in split_parts(rows)]
 
 
@@ -63,7 +67,8 @@ def _save(table: pd.DataFrame, path: Path) -> Path:
 
 
 def _config(data: Path, tmp_path: Path, **settings: object) -> Config:
-    data_settings = {"face_features": "AU*,pose_*", "voice_features": "voice_*", "labels": LABELS, **settings}
+    features = {"face": "AU*,pose_*", "voice": "voice_*"}
+    data_settings = {"features": features, "labels": LABELS, **settings}
     return Config(
         data=DataConfig.model_validate({"path": data, "cache": tmp_path / "cache", **data_settings}),
         model=ModelConfig(name="multimodal", hidden=16, layers=1),
@@ -84,7 +89,9 @@ def test_a_row_is_a_clip(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose([row.clip.labels or () for row in prepared.rows], table[list(LABELS)])
     faces, voices = (
         np.concatenate(arrays)
-        for arrays in zip(*((i.frames, i.voice) for i in _items(prepared)), strict=True)
+        for arrays in zip(
+            *((i.streams["face"].values, i.streams["voice"].values) for i in _items(prepared)), strict=True
+        )
     )
     np.testing.assert_array_equal(faces, table[["AU06", "AU12"]].to_numpy(np.float32))
     np.testing.assert_array_equal(voices, table[["voice_pitch", "voice_power"]].to_numpy(np.float32))
@@ -99,17 +106,19 @@ def test_rows_are_steps_with_their_times(tmp_path: Path) -> None:
     assert len(prepared.rows) == 6
     for row, item in zip(prepared.rows, _items(prepared), strict=True):
         clip_rows = table[table["clip"] == row.clip.clip_id]
-        assert item.times_s.tolist() == [0.0, 0.5, 1.0, 1.5]
-        np.testing.assert_array_equal(item.frames, clip_rows[["pose_x", "pose_y"]].to_numpy(np.float32))
-        assert len(item.voice) == 0
+        assert item.streams["face"].times_s.tolist() == [0.0, 0.5, 1.0, 1.5]
+        np.testing.assert_array_equal(
+            item.streams["face"].values, clip_rows[["pose_x", "pose_y"]].to_numpy(np.float32)
+        )
+        assert set(item.streams) == {"face"}
         assert (row.n_faces, row.has_sound, row.duration_s) == (4, False, 1.5)
 
 
-def test_patterns_with_commas_keep_the_order_of_the_table(tmp_path: Path) -> None:
+def test_columns_are_sorted_so_that_their_order_in_the_table_has_no_influence(tmp_path: Path) -> None:
     table = _table(n_clips=4)
     prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out", face="pose_y, AU06")
     np.testing.assert_array_equal(
-        _items(prepared)[0].frames[0], table.loc[0, ["AU06", "pose_y"]].astype(np.float32)
+        _items(prepared)[0].streams["face"].values[0], table.loc[0, ["AU06", "pose_y"]].astype(np.float32)
     )
 
 
@@ -141,12 +150,12 @@ def test_steps_without_numbers_are_left_out_and_counted(tmp_path: Path) -> None:
     prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out")
     assert [(row.n_faces, row.n_unreadable) for row in prepared.rows] == [(2, 2), (3, 1), (3, 1), (4, 0)]
     first, second, third, _ = _items(prepared)
-    assert [item.times_s.tolist() for item in (first, second, third)] == [
+    assert [item.streams["face"].times_s.tolist() for item in (first, second, third)] == [
         [0, 1.5],
         [0.5, 1.0, 1.5],
         [0, 1.0, 1.5],
     ]
-    assert all(np.isfinite(item.frames).all() for item in (first, second, third))
+    assert all(np.isfinite(item.streams["face"].values).all() for item in (first, second, third))
 
 
 def test_an_invalid_clip_has_a_problem(tmp_path: Path) -> None:
@@ -172,7 +181,7 @@ def test_an_invalid_clip_has_a_problem(tmp_path: Path) -> None:
         clip = prepared.rows[4].clip
         assert (clip.person, clip.split) == (None, None)
         assert prepared.rows[5].clip.labels is None
-        assert [len(item.frames) for item in _items(prepared)] == [0, 0, 0, 0, 1, 1, 1, 1]
+        assert [len(item.streams["face"].values) for item in _items(prepared)] == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def test_split_and_person_may_be_spelt_with_capitals(tmp_path: Path) -> None:
@@ -193,21 +202,21 @@ def test_a_second_call_reuses_the_store_unless_the_table_changed(tmp_path: Path)
     ]
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.*")} == files
     other = _open(path, out, face="pose_*,AU06")
-    assert _items(other)[0].frames.shape == (1, 3)
-    assert _items(_open(path, out))[0].frames.shape == (1, 2)
+    assert _items(other)[0].streams["face"].values.shape == (1, 3)
+    assert _items(_open(path, out))[0].streams["face"].values.shape == (1, 2)
     table = _table()
     table["AU06"] += 1.0
     _save(table, path)
     os.utime(path, ns=(1, 1))
     np.testing.assert_allclose(
-        _items(_open(path, out))[3].frames[0], table.loc[3, ["AU06", "AU12"]].astype(float)
+        _items(_open(path, out))[3].streams["face"].values[0], table.loc[3, ["AU06", "AU12"]].astype(float)
     )
 
 
 def test_a_stopped_run_leaves_no_mixture_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     path, out = _save(_table(n_clips=5), tmp_path / "table.csv"), tmp_path / "out"
-    expected = [item.frames.tolist() for item in _items(_open(path, out))]
+    expected = [item.streams["face"].values.tolist() for item in _items(_open(path, out))]
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
@@ -216,7 +225,7 @@ def test_a_stopped_run_leaves_no_mixture_of_features(tmp_path: Path, monkeypatch
         patch.setattr(feature_tables, "write_index", stop)
         with pytest.raises(KeyboardInterrupt):
             _open(path, out, face="pose_*,AU12")
-    assert [item.frames.tolist() for item in _items(_open(path, out))] == expected
+    assert [item.streams["face"].values.tolist() for item in _items(_open(path, out))] == expected
 
 
 def test_a_long_sequence_is_split_into_parts_without_losing_steps(tmp_path: Path) -> None:
@@ -234,9 +243,11 @@ def test_a_long_sequence_is_split_into_parts_without_losing_steps(tmp_path: Path
         (1, 0.0, 60.0),
     ]
     items = _items(prepared)
-    assert np.concatenate([item.frames[:, 0] for item in items[:3]]).tolist() == times_s.tolist()
-    assert [item.times_s.max() for item in items[:3]] == [59.5, 59.5, 10.0]
-    assert len(items[3].times_s) == len(short)
+    assert (
+        np.concatenate([item.streams["face"].values[:, 0] for item in items[:3]]).tolist() == times_s.tolist()
+    )
+    assert [item.streams["face"].times_s.max() for item in items[:3]] == [59.5, 59.5, 10.0]
+    assert len(items[3].streams["face"].times_s) == len(short)
 
 
 @pytest.mark.slow
@@ -283,13 +294,13 @@ def test_separators_at_the_ends_of_rows_do_no_harm(tmp_path: Path) -> None:
 def test_media_and_features_of_a_dataset_have_separate_folders(tmp_path: Path) -> None:
     """Each has another folder in the user's cache; in a folder named twice, the last one is valid."""
     data = _save(_table(n_clips=5).rename(columns={"clip": "path"}), tmp_path / "table.csv")
-    face = DataConfig(path=data, face_features="AU*", labels=LABELS)
-    voice = DataConfig(path=data, voice_features="voice_*", labels=LABELS)
+    face = DataConfig(path=data, features={"face": "AU*"}, labels=LABELS)
+    voice = DataConfig(path=data, features={"voice": "voice_*"}, labels=LABELS)
     one, other = open_data(face, progress=False), open_data(voice, progress=False)
     assert one.folder != other.folder
-    assert open_prepared(one.folder).feature_sizes == {"face": 2, "voice": 0}
+    assert open_prepared(one.folder).feature_sizes == {"face": 2}
     again = open_data(DataConfig(path=one.folder), progress=False)  # a prepared folder is known as such
-    assert [len(item.frames) for item in _items(again)] == [1] * 5
+    assert [len(item.streams["face"].values) for item in _items(again)] == [1] * 5
     media = open_data(DataConfig(path=data, cache=one.folder, labels=LABELS), progress=False)
-    assert media.feature_sizes is None
-    assert open_data(face.model_copy(update={"cache": one.folder}), progress=False).feature_sizes is not None
+    assert not media.feature_sizes
+    assert open_data(face.model_copy(update={"cache": one.folder}), progress=False).feature_sizes

@@ -92,31 +92,36 @@ def _clip(loudness: float) -> PreparedClip:
 
 def test_an_item_has_the_models_inputs_on_the_clips_clock() -> None:
     item = to_item(_clip(0.5), InputSpec(8, 40))
-    assert item.frames.shape == (3, 3, 40, 40)
-    assert item.frames.dtype == np.uint8
-    assert [round(float(frame.mean())) for frame in item.frames] == [90, 0, 160]
-    assert (item.face_mask.tolist(), item.face_mask.dtype) == ([True, False, True], np.dtype(bool))
-    assert (item.times_s.tolist(), item.times_s.dtype) == ([0.0, 0.25, 0.75], np.dtype(np.float32))
-    assert item.voice.shape == (50, 64)
-    assert item.voice_times_s.dtype == np.float32
-    assert item.voice_times_s == pytest.approx(np.arange(50) / 100)
+    assert item.streams["face"].values.shape == (3, 3, 40, 40)
+    assert item.streams["face"].values.dtype == np.uint8
+    assert [round(float(frame.mean())) for frame in item.streams["face"].values] == [90, 0, 160]
+    assert (item.streams["face"].mask.tolist(), item.streams["face"].mask.dtype) == (
+        [True, False, True],
+        np.dtype(bool),
+    )
+    assert (item.streams["face"].times_s.tolist(), item.streams["face"].times_s.dtype) == (
+        [0.0, 0.25, 0.75],
+        np.dtype(np.float32),
+    )
+    assert item.streams["voice"].values.shape == (50, 64)
+    assert item.streams["voice"].times_s.dtype == np.float32
+    assert item.streams["voice"].times_s == pytest.approx(np.arange(50) / 100)
     assert (item.targets, item.clip_index) == (None, 0)
 
 
 @pytest.mark.parametrize(
-    ("sampling", "loudness"), [(InputSpec(8, 40, uses_voice=False), 0.5), (InputSpec(8, 40), 1e-6)]
+    ("sampling", "loudness"), [(InputSpec(8, 40, media=("face",)), 0.5), (InputSpec(8, 40), 1e-6)]
 )
 def test_silence_and_an_unused_voice_give_no_steps(sampling: InputSpec, loudness: float) -> None:
     item = to_item(_clip(loudness), sampling)
-    assert (len(item.voice), len(item.voice_times_s)) == (0, 0)
-    assert item.face_mask.any()
+    assert not item.has("voice")
+    assert item.streams["face"].mask.any()
 
 
 def test_an_unused_face_is_masked() -> None:
-    item = to_item(_clip(0.5), InputSpec(8, 40, uses_face=False))
-    assert not item.face_mask.any()
-    assert not item.frames.any()
-    assert len(item.voice) == 50
+    item = to_item(_clip(0.5), InputSpec(8, 40, media=("voice",)))
+    assert not item.has("face")
+    assert len(item.streams["voice"].values) == 50
 
 
 @pytest.mark.parametrize(("side_px", "way"), [(40, None), (15, cv2.INTER_AREA), (64, cv2.INTER_LINEAR)])
@@ -145,37 +150,37 @@ def test_a_reader_slices_its_part_and_seeds_transforms_by_clip_id(prepared: Prep
     part = ClipPart(0, 0.5, 1.0)
     item = MediaReader(sampling)(row, part)
     cut = [sample.time_s for sample in load_clip(row).samples if 0.5 <= sample.time_s < 1.0]
-    assert item.times_s == pytest.approx(np.array(cut) - 0.5)
-    assert len(item.voice) == 50
-    assert len(MediaReader(sampling, silence)(row, part).voice) == 0
+    assert item.streams["face"].times_s == pytest.approx(np.array(cut) - 0.5)
+    assert len(item.streams["voice"].values) == 50
+    assert len(MediaReader(sampling, silence)(row, part).streams["voice"].values) == 0
     MediaReader(sampling, silence)(row, part, np.random.default_rng(5))
     assert drawn == [np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())).uniform()] * 2
     few = MediaReader(InputSpec(1, 32))
-    jittered = {few(row, part, np.random.default_rng(seed)).times_s[0] for seed in range(20)}
+    jittered = {few(row, part, np.random.default_rng(seed)).streams["face"].times_s[0] for seed in range(20)}
     assert len(jittered) > 1
 
 
 def test_waveform_models_get_blocks_of_samples(prepared: PreparedSet) -> None:
     clip = load_clip(next(row for row in prepared.rows if row.has_sound))
     assert clip.waveform is not None
-    item = to_item(clip, InputSpec(1, 32, uses_face=False, audio_input="samples"))
-    assert item.voice.shape == (-(-len(clip.waveform) // 320), 320)
-    assert item.voice.ravel()[: len(clip.waveform)].tolist() == clip.waveform.tolist()
-    assert np.diff(item.voice_times_s) == pytest.approx(0.02, abs=1e-6)
-    assert not item.face_mask.any()
+    item = to_item(clip, InputSpec(1, 32, media=("voice",), audio_input="samples"))
+    assert item.streams["voice"].values.shape == (-(-len(clip.waveform) // 320), 320)
+    assert item.streams["voice"].values.ravel()[: len(clip.waveform)].tolist() == clip.waveform.tolist()
+    assert np.diff(item.streams["voice"].times_s) == pytest.approx(0.02, abs=1e-6)
+    assert not item.has("face")
 
 
 def test_a_frame_without_a_face_is_masked(prepared: PreparedSet) -> None:
     samples = load_clip(prepared.rows[0]).samples
     gone = FaceSample(samples[1].time_s, FrameState.NO_FACE)
     item = to_item(
-        PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, uses_voice=False)
+        PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, media=("face",))
     )
-    assert len(item.face_mask) == len(samples)
-    assert not item.face_mask[1]
-    assert not item.frames[1].any()
+    assert len(item.streams["face"].mask) == len(samples)
+    assert not item.streams["face"].mask[1]
+    assert not item.streams["face"].values[1].any()
 
 
 def test_an_empty_file_gives_an_empty_item() -> None:
     item = to_item(PreparedClip(0.0, 0.0, (), None), InputSpec(4, 32))
-    assert (len(item.face_mask), len(item.voice)) == (0, 0)
+    assert (len(item.streams["face"].mask), len(item.streams["voice"].values)) == (0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from item_of import item_of
 from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import ClipPart, Item
+from reactometer.data.inputs import ClipPart, Item, all_steps
 from reactometer.data.person_norm import (
     FeatureStats,
     PersonReader,
@@ -39,7 +39,7 @@ POPULATION = {
 
 def _item(seed: int, shift: float = 0.0, frames: int = 7, steps: int = 5) -> Item:
     generator = np.random.default_rng(seed)
-    return Item(
+    return item_of(
         frames=(generator.normal(size=(frames, 3)) * [1, 5, 0.1] + shift).astype(np.float32),
         face_mask=np.arange(frames) != 2,
         times_s=np.arange(frames, dtype=np.float32),
@@ -48,13 +48,17 @@ def _item(seed: int, shift: float = 0.0, frames: int = 7, steps: int = 5) -> Ite
     )
 
 
+def _face(values: np.ndarray) -> Item:
+    return Item({"face": all_steps(values, np.zeros(len(values), np.float32))})
+
+
 def _seen(items: list[Item]) -> FloatArray:
-    return np.concatenate([item.frames[item.face_mask] for item in items])
+    return np.concatenate([item.streams["face"].visible for item in items])
 
 
 def _mean(items: list[Item]) -> FloatArray:
     """Mean over clips of each clip's mean, by feature of the face."""
-    means: FloatArray = np.stack([item.frames[item.face_mask].mean(axis=0) for item in items]).mean(axis=0)
+    means: FloatArray = np.stack([item.streams["face"].visible.mean(axis=0) for item in items]).mean(axis=0)
     return means
 
 
@@ -68,10 +72,7 @@ def test_the_mean_of_a_person_moves_by_the_variety_of_the_clips() -> None:
     levels = rng.normal(size=(200, 3))
     for scale, variety in ((1.0, 1.0), (2.0, 1.0), (0.5, 0.25), (0.1, 0.01), (0.0, 0.0)):
         values = 100.0 + levels / levels.std(axis=0) * POPULATION["face"].std * scale
-        items = [
-            replace(_item(0, frames=1), frames=row[None].astype(np.float32), face_mask=np.ones(1, bool))
-            for row in values
-        ]
+        items = [_face(row[None].astype(np.float32)) for row in values]
         shifts = _fit([("Ann", item) for item in items])["Ann"]
         assert shifts["face"].variety == pytest.approx(variety, abs=1e-4)
         moved = _mean([shift_item(item, shifts) for item in items])
@@ -107,9 +108,9 @@ def test_people_with_similar_clips_are_reported() -> None:
     assert reader.describe(rows[:6]) == "6 clips normalised per person (2 people)"
     assert reader.describe(rows).endswith("; 6 hardly changed (few or similar clips of a person)")
     assert reader.describe([PreparedRow(Clip("new", Path()))]).endswith("; 1 unchanged (unknown person)")
-    moved = [reader(row, ClipPart(0, 0.0, 1.0)).frames for row in rows]
-    assert not np.array_equal(moved[0], varied[0][1].frames)
-    assert np.array_equal(moved[6], varied[0][1].frames)
+    moved = [reader(row, ClipPart(0, 0.0, 1.0)).streams["face"].values for row in rows]
+    assert not np.array_equal(moved[0], varied[0][1].streams["face"].values)
+    assert np.array_equal(moved[6], varied[0][1].streams["face"].values)
 
 
 def test_people_are_found_by_the_path_of_their_file() -> None:
@@ -135,21 +136,25 @@ def test_in_training_about_half_of_the_clips_stay_unchanged() -> None:
     row = PreparedRow(Clip("a", Path(), person="Ann"))
     rng = np.random.default_rng(0)
     changed = [
-        not np.array_equal(reader(row, ClipPart(0, 0.0, 1.0), rng).frames, item.frames) for _ in range(200)
+        not np.array_equal(
+            reader(row, ClipPart(0, 0.0, 1.0), rng).streams["face"].values, item.streams["face"].values
+        )
+        for _ in range(200)
     ]
     assert 0.4 < np.mean(changed) < 0.6
 
 
 def test_empty_items_images_and_unknown_streams_stay_unchanged() -> None:
     empty = _item(0, frames=0, steps=0)
-    unseen = replace(_item(1, steps=0), face_mask=np.zeros(7, bool))
+    steps = _item(1).streams["face"]
+    unseen = Item({"face": steps._replace(mask=np.zeros(7, bool))})
     assert _fit([("Ann", empty), ("Ann", unseen)]) == {}
     images = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
-    item = replace(_item(0, frames=4), frames=images, face_mask=np.ones(4, bool))
+    item = _item(0).with_steps(_face(images).streams)
     shifts = {"voice": PersonShift(np.ones(2, np.float32), 1.0)}
     assert set(clip_means([("Ann", item)])["Ann"]) == {"voice"}
-    assert shift_item(item, shifts).frames is images
-    assert shift_item(empty, shifts).voice is empty.voice
+    assert shift_item(item, shifts).streams["face"].values is images
+    assert len(shift_item(empty, shifts).streams["voice"].values) == 0
     assert fit_shifts(clip_means([("Ann", _item(0))]), {"voice": POPULATION["voice"]})["Ann"].keys() == {
         "voice"
     }
@@ -176,7 +181,7 @@ def test_a_typical_person_has_the_same_spread_whether_or_not_each_person_shows_a
         for person, clip in product(range(40), range(40)):
             reaction = reactions[reaction_of(person, clip)]
             value = np.full((1, 3), 3.0 * looks[person] + 2.0 * reaction + rng.normal(), np.float32)
-            item = replace(_item(0, frames=1, steps=0), frames=value, face_mask=np.ones(1, bool))
+            item = _face(value)
             rows.append(
                 (PreparedRow(Clip(f"{person} {clip}", Path(), labels=(reaction,), person=str(person))), item)
             )
@@ -212,7 +217,7 @@ def _table(path: Path, n_people: int, n_clips: int) -> Path:
 def _config(data: Path, run: Path, person_norm: bool, epochs: int = 12) -> Config:
     return Config(
         data=DataConfig(
-            path=data, face_features="AU*", labels=("Joy",), cache=run.with_name(f"{run.name}-cache")
+            path=data, features={"face": "AU*"}, labels=("Joy",), cache=run.with_name(f"{run.name}-cache")
         ),
         model=ModelConfig(name="resnet50", person_norm=person_norm, dropout=0.0),
         training=TrainingConfig(

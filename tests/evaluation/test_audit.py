@@ -82,7 +82,7 @@ def test_features_have_no_media_and_length_can_give_labels_away(tmp_path: Path) 
         steps = [{"time_s": 0.5 * step, "AU1": generator.normal()} for step in range(4 * (watched + 1))]
         rows += [{"clip": f"c{clip}", "split": split, **step, **labels} for step in steps]
     pd.DataFrame(rows).to_parquet(tmp_path / "features.parquet")
-    result = audit(tmp_path / "features.parquet", face_features="AU*", progress=False)
+    result = audit(tmp_path / "features.parquet", features={"face": "AU*"}, progress=False)
     assert result.length_baseline is not None
     assert result.length_baseline.low > 0.9
     assert result.leaks == ()  # three coarse label vectors tell no stimulus

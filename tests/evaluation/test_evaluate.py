@@ -22,6 +22,7 @@ from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference import scoring
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.scoring import score_rows
+from reactometer.inference.screening import hide
 from reactometer.labels import HUME_REACTION
 from reactometer.training.train import train
 
@@ -41,7 +42,7 @@ def test_files_hold_every_clip_and_the_score_follows_from_them(
     for index, label in enumerate(HUME_REACTION):
         if content["pearson"][label] is not None:
             expected = stats.pearsonr(targets[:, index], table[label]).statistic
-            assert content["pearson"][label] == pytest.approx(expected, abs=1e-5)
+            assert content["pearson"][label] == pytest.approx(expected, abs=1e-4)
         assert content["mae"][label] == pytest.approx(
             np.abs(targets[:, index] - table[label]).mean(), abs=1e-6
         )
@@ -134,7 +135,7 @@ def test_wrong_input_is_named(
 ) -> None:
     with pytest.raises(DataError, match=r"tset.*'test'"):
         evaluate(model_folder, prepared.folder, split="tset", progress=False)
-    with pytest.raises(ModelError, match=r"smell.*face or voice"):
+    with pytest.raises(ModelError, match=r"smell.*face and voice"):
         evaluate(model_folder, prepared.folder, without="smell", progress=False)
     data = excerpt(test=1)
     (tmp_path / "other.csv").write_text(f"path,Joy\n{min(data.rglob('*.mp4'))},1\n", encoding="utf-8")
@@ -162,8 +163,8 @@ def test_cached_features_of_a_frozen_encoder_give_the_scores_of_the_media(
     frozen_folder: Path, prepared: PreparedSet, without: str | None
 ) -> None:
     loaded = load_model(frozen_folder)
-    sampling = replace(loaded.sampling, uses_face=without != "face", uses_voice=without != "voice")
-    reader = MediaReader(sampling, encode=loaded.networks.encode)
+    hidden = [without] if without else []
+    reader = MediaReader(loaded.sampling, encode=lambda item: loaded.networks.encode(hide(item, *hidden)))
     scores = score_rows(loaded.networks, prepared.split("test"), reader)
     answers = _answers(frozen_folder, prepared.folder, without=without)
     np.testing.assert_allclose(answers, [score.intensities for score in scores], atol=1e-5)
@@ -264,7 +265,7 @@ def test_features_that_are_not_the_model_s_are_refused(
     small_config: Config, model_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
     table = _table(tmp_path / "table.csv", ("AU1", "AU2", "voice_1"))
-    data = {"path": table, "cache": tmp_path / "cache", "face_features": "AU*", "voice_features": "voice_*"}
+    data = {"path": table, "cache": tmp_path / "cache", "features": {"face": "AU*", "voice": "voice_*"}}
     config = small_config.model_copy(
         update={
             "data": small_config.data.model_copy(update=data),

@@ -117,7 +117,7 @@ def test_corruptions_of_unused_modalities_are_left_out(
             update={
                 "data": small_config.data.model_copy(update={"path": prepared.folder}),
                 "model": small_config.model.model_copy(
-                    update={"modalities": modality, "modality_dropout": 0.0}
+                    update={"modalities": (modality,), "modality_dropout": 0.0}
                 ),
                 "training": small_config.training.model_copy(
                     update={"out": tmp_path / modality, "epochs": 1}

@@ -28,7 +28,7 @@ from reactometer.explain.report import describe, write_attribution
 from reactometer.inference import predictor
 from reactometer.inference.checkpoint import LoadedModel, join_models, load_model, sampling_of
 from reactometer.inference.predictor import predict_files
-from reactometer.inference.runtime import FaceInput, Graph, Networks
+from reactometer.inference.runtime import Graph, Networks, StreamInput
 from reactometer.inference.scoring import score_items
 from reactometer.labels import BASIC
 from reactometer.media import segments
@@ -106,9 +106,12 @@ def test_hidden_frames_do_not_reach_the_model(
     media = to_item(clip, model.sampling)
     attribution = _explain(video, model, face_map=False)
     start_s, end_s = attribution.spans[1]
-    face_mask = media.face_mask & ((media.times_s < start_s) | (media.times_s >= end_s))
-    assert 0 < face_mask.sum() < media.face_mask.sum()
-    unseen = replace(media, face_mask=face_mask, frames=media.frames * face_mask[:, None, None, None])
+    face = media.streams["face"]
+    mask = face.mask & ((face.times_s < start_s) | (face.times_s >= end_s))
+    assert 0 < mask.sum() < face.mask.sum()
+    unseen = media.with_steps(
+        {"face": face._replace(mask=mask, values=face.values * mask[:, None, None, None])}
+    )
     encoded = [model.networks.encode(item) for item in (media, unseen)]
     whole, rest = (score.intensities for item in encoded for score in score_items(model.networks, [item]))
     np.testing.assert_allclose(attribution.windows["face"][1], whole - rest, atol=1e-5)
@@ -154,9 +157,9 @@ def of_the_mouth() -> LoadedModel:
     config = config.model_copy(
         update={"model": config.model.model_copy(update={"n_frames": 16, "size_px": 48})}
     )
-    face = FaceInput(kind="frames", feature_size=1)
-    networks = Networks(face, None, cast(Graph, _RisesAndFalls()), {"face": cast(Graph, _texture)})
-    return LoadedModel(networks, LABELS, sampling_of(config.model, face, None), config)
+    inputs = {"face": StreamInput(kind="frames", feature_size=1)}
+    networks = Networks(inputs, cast(Graph, _RisesAndFalls()), {"face": cast(Graph, _texture)})
+    return LoadedModel(networks, LABELS, sampling_of(config.model, inputs), config)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +277,7 @@ def test_unexplainable_files_raise_errors(of_the_mouth: LoadedModel, video: Path
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(MediaError, match="cannot read"):
         _explain(tmp_path / "text.mp4", model)
-    networks = replace(model.networks, face=FaceInput(kind="features", feature_size=3))
+    networks = replace(model.networks, inputs={"face": StreamInput(kind="features", feature_size=3)})
     with pytest.raises(ModelError, match="features"):
         _explain(video, replace(model, networks=networks))
 

@@ -15,9 +15,9 @@ import torch
 from small_hub import TOKEN, SmallHub, look_at, running_hub
 from typer.testing import CliRunner
 
+from item_of import item_of
 from reactometer.cli.app import app
 from reactometer.config import Config
-from reactometer.data.inputs import Item
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError
 from reactometer.hub.hub import download, push
 from reactometer.hub.model_card import model_card
@@ -85,7 +85,7 @@ def scores(folder: Path) -> list[FloatArray]:
     generator = np.random.default_rng(0)
     nothing = np.zeros((0, 64), np.float32)
     items = [
-        Item(
+        item_of(
             generator.integers(0, 255, (4, 3, 32, 32), dtype=np.uint8),
             np.array([True, seen, True, True]),
             np.arange(4, dtype=np.float32),

@@ -14,7 +14,7 @@ from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, Uncertainty
 from reactometer.inference.prediction import Prediction
-from reactometer.inference.runtime import FaceInput, Graph, Networks, VoiceInput
+from reactometer.inference.runtime import Graph, Networks, StreamInput
 from reactometer.inference.scores import Score
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import FaceSample, FrameState, PreparedClip
@@ -23,14 +23,15 @@ SHAPE = WindowSpec(2.0, 1.0)
 SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, 0.3, (), (0.1,), 0.4)}, {}, shortest_s=100.0)
 
 
-FACE, VOICE = FaceInput(kind="features", feature_size=3), VoiceInput(kind="features", feature_size=2)
+FACE, VOICE = StreamInput(kind="frames", feature_size=3), StreamInput(kind="log-mel", feature_size=2)
 
 
 def _model(
-    face: FaceInput | None = FACE, voice: VoiceInput | None = None, sure: Uncertainty | None = None
+    face: StreamInput | None = FACE, voice: StreamInput | None = None, sure: Uncertainty | None = None
 ) -> LoadedModel:
     """Describe a model of the face, the voice or both; its graphs are never run here."""
-    networks = Networks(face, voice, cast(Graph, None))
+    inputs = {name: stream for name, stream in (("face", face), ("voice", voice)) if stream}
+    networks = Networks(inputs, cast(Graph, None))
     return LoadedModel(networks, ("Joy", "Fear"), InputSpec(4, 32), Config(), uncertainty=sure)
 
 
@@ -41,7 +42,8 @@ def _clip(start_s: float, end_s: float, faces: int, others: int, frames_read: in
 
 
 def _score(*values: float, has_face: bool = True, has_voice: bool = False) -> Score:
-    return Score(np.array(values, np.float32), has_face, has_voice)
+    streams = [("face", has_face), ("voice", has_voice)]
+    return Score(np.array(values, np.float32), tuple(name for name, is_used in streams if is_used))
 
 
 def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:
@@ -123,7 +125,7 @@ def test_a_recalibrated_model_predicts_on_the_labels_scale() -> None:
         (VOICE, True, "no face"),
     ],
 )
-def test_the_status_names_missing_inputs(voice: VoiceInput | None, has_sound: bool, status: str) -> None:
+def test_the_status_names_missing_inputs(voice: StreamInput | None, has_sound: bool, status: str) -> None:
     whole = _join(_model(FACE, voice), _score(0.5, 0.5, has_face=False), faces=0, has_sound=has_sound)
     assert (whole.status, whole.intensities) == (status, None)
 

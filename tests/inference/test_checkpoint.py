@@ -19,8 +19,9 @@ import onnxruntime
 import pytest
 import torch
 
+from item_of import item_of
 from reactometer.data.cache import PreparedSet
-from reactometer.data.inputs import Item, MediaReader, split_parts
+from reactometer.data.inputs import MediaReader, split_parts
 from reactometer.errors import ModelError, OutputError
 from reactometer.inference.checkpoint import DESCRIPTION_FILE, join_models, load_model
 from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, Uncertainty, save_uncertainty
@@ -69,12 +70,12 @@ def test_contents_of_a_checkpoint(small: Path) -> None:
     assert text == json.dumps(json.loads(text), indent=2) + "\n"
     loaded = load_model(str(small), "cpu")
     assert loaded.description == {
-        "format": 4,
+        "format": 5,
         "reactometer": version("reactometer"),
         "labels": ["Joy", "Fear"],
         "config": loaded.config.model_dump(mode="json"),
         "inputs": {
-            "face": {"kind": "features", "feature_size": 3, "n_frames": 0},
+            "face": {"kind": "features", "feature_size": 3},
             "voice": {"kind": "features", "feature_size": 2},
         },
         "precision": "float32",
@@ -137,7 +138,7 @@ def test_loading_needs_no_network_and_writes_nothing(
 
 
 def test_a_recalibrated_model_recalibrates_intensities(features_folder: Path) -> None:
-    score = Score(np.array([0.4, 0.8], np.float32), has_face=True, has_voice=False)
+    score = Score(np.array([0.4, 0.8], np.float32), ("face",))
     loaded, halved = load_model(features_folder), IsotonicMap((0.0, 1.0), (0.0, 0.5))
     assert loaded.intensities_of(score) is score.intensities
     sure = replace(SURE, recalibration=(halved, halved))
@@ -227,7 +228,7 @@ def test_a_graph_with_invalid_intensities_raises_an_error(features_folder: Path,
     opening.set_result(SimpleNamespace(run=lambda *_: outputs))
     networks = replace(networks, head=replace(networks.head, opening=opening))
     times_s = np.zeros(1, np.float32)
-    item = Item(
+    item = item_of(
         np.zeros((1, 3), np.float32), np.ones(1, bool), times_s, np.zeros((1, 2), np.float32), times_s
     )
     with pytest.raises(ModelError, match=r"returns invalid intensities .*expected 0 to 1"):
@@ -313,7 +314,7 @@ def test_an_ensemble_contains_unchanged_members(features_folder: Path, tmp_path:
     shutil.rmtree(other)  # a copy needs its source no more
     joint, first = load_model(folder), load_model(features_folder)
     assert joint.description == {
-        "format": 4,
+        "format": 5,
         "reactometer": version("reactometer"),
         "labels": ["Joy", "Fear"],
         "members": ["00", "01"],
@@ -354,16 +355,8 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
             "labels differ from {} (got ('Joy', 'Anger'); expected ('Joy', ",
         ),
         (
-            lambda about: about["config"]["model"].update(n_frames=5),
-            "sampling settings differ from {} (got InputSpec(n_frames=5",
-        ),
-        (
-            lambda about: about["config"]["prepare"].update(rate_hz=9.0),
-            "preparation settings differ from {} (got detector=",
-        ),
-        (
-            lambda about: about["config"]["data"].update(face_features="AU*"),
-            "features differ from {} (got ({{",
+            lambda about: about["config"]["data"].update(features={"face": "AU*"}),
+            "inputs of stream 'face' differ from {} (got ([], 'AU*'); expected ([], None)",
         ),
     ],
 )
@@ -412,7 +405,7 @@ def test_an_ensemble_with_a_damaged_member_is_refused(features_folder: Path, tmp
 
 def test_parts_are_weighted_by_length_and_empty_parts_are_ignored() -> None:
     def score(value: float, has_input: bool = True) -> Score:
-        return Score(np.array([value], np.float32), has_face=has_input, has_voice=False)
+        return Score(np.array([value], np.float32), ("face",) if has_input else ())
 
     assert join_parts([(60.0, score(0.2)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.4)
     assert join_parts([(60.0, score(0.5, False)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.8)
@@ -423,7 +416,7 @@ def test_parts_are_weighted_by_length_and_empty_parts_are_ignored() -> None:
 
 def test_scores_of_several_models_are_averaged_per_clip() -> None:
     def scores(*values: float) -> list[Score]:
-        return [Score(np.array([value, 1.0], np.float32), has_face=True, has_voice=False) for value in values]
+        return [Score(np.array([value, 1.0], np.float32), ("face",)) for value in values]
 
     joined = average_scores([scores(0.2, 0.4), scores(0.0, 0.8)])
     assert [score.intensities.tolist() for score in joined] == [

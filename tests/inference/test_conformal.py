@@ -23,7 +23,7 @@ from reactometer.inference.conformal import (
 )
 from reactometer.inference.scores import Score
 
-SCORE = Score(np.array([0.2, 0.7], np.float32), has_face=True, has_voice=False)
+SCORE = Score(np.array([0.2, 0.7], np.float32), ("face",))
 
 
 def _sure() -> Uncertainty:
@@ -156,9 +156,9 @@ def test_warnings_of_a_score() -> None:
     values = sure.recalibrate(SCORE)
     assert values == pytest.approx([0.2, 0.6])
     assert np.array(sure.intervals(SCORE, values)) == pytest.approx(np.array([(0.1, 0.3), (0.2, 1.0)]))
-    unknown = replace(SCORE, has_voice=True)
+    unknown = replace(SCORE, streams=("face", "voice"))
     assert sure.intervals(unknown, values) == ((0.0, 1.0),) * 2  # no clip of face and voice was ever seen
-    nothing = replace(SCORE, has_face=False)
+    nothing = replace(SCORE, streams=())
     assert sure.intervals(nothing, values) is None
     assert sure.recalibrate(nothing) == pytest.approx(SCORE.intensities)
     assert sure.warnings(SCORE, 5.0) == ()

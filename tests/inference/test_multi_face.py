@@ -265,7 +265,8 @@ def test_invalid_combinations_are_refused_early(files: Path, model: Path) -> Non
 
 def test_a_voice_model_ignores_faces(files: Path, model_folder: Path) -> None:
     loaded = load_model(model_folder)
-    voice = replace(loaded, networks=replace(loaded.networks, face=None))
+    inputs = {"voice": loaded.networks.inputs["voice"]}
+    voice = replace(loaded, networks=replace(loaded.networks, inputs=inputs))
     with pytest.raises(ModelError, match=r"voice.*--faces all"):
         predict_file(files / "both.mkv", voice, faces="all")
 

@@ -17,7 +17,7 @@ from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import predict_files
-from reactometer.inference.runtime import FaceInput
+from reactometer.inference.runtime import StreamInput
 from reactometer.inference.tables import clip_columns
 from reactometer.labels import HUME_REACTION
 from reactometer.media import segments
@@ -279,7 +279,7 @@ def test_person_norm_reads_a_file_twice(
 
 def test_a_feature_model_refuses_media(model_folder: Path, videos: list[Path]) -> None:
     loaded = load_model(model_folder)
-    networks = replace(loaded.networks, face=FaceInput(kind="features", feature_size=3), voice=None)
+    networks = replace(loaded.networks, inputs={"face": StreamInput(kind="features", feature_size=3)})
     with pytest.raises(ModelError, match=r"features.*reactometer evaluate"):
         predict_files(videos[:1], replace(loaded, networks=networks), progress=False)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from item_of import item_of
 from reactometer.data.inputs import Item
 from reactometer.errors import ModelError
 from reactometer.inference.checkpoint import load_model
@@ -29,7 +30,7 @@ def item(feature: float = 0.0, face_px: float = math.nan, speech_share: float = 
     frames = np.zeros((3, 5), np.float32)
     frames[:, 1] = feature
     times_s = np.arange(10, dtype=np.float32)
-    clip = Item(frames, np.ones(3, bool), times_s[:3], np.ones((10, 4), np.float32), times_s)
+    clip = item_of(frames, np.ones(3, bool), times_s[:3], np.ones((10, 4), np.float32), times_s)
     return replace(clip, face_px=face_px, speech_share=speech_share)
 
 
@@ -47,16 +48,18 @@ def item(feature: float = 0.0, face_px: float = math.nan, speech_share: float = 
 def test_unusable_input_is_masked_with_its_reason(given: Item, warnings: tuple[str, ...]) -> None:
     screened = SCREENING(given)
     assert screened.warnings == warnings
-    assert screened.face_mask.any() == (not any("face" in warning for warning in warnings))
-    assert bool(len(screened.voice)) == (not any("voice" in warning for warning in warnings))
+    assert screened.streams["face"].mask.any() == (not any("face" in warning for warning in warnings))
+    assert bool(len(screened.streams["voice"].values)) == (
+        not any("voice" in warning for warning in warnings)
+    )
 
 
 def test_a_face_is_refused_if_most_of_its_frames_are() -> None:
-    frames = item().frames
-    frames[:1, 1] = 9.0
-    assert SCREENING(replace(item(), frames=frames)).warnings == ()
-    frames[:2, 1] = 9.0
-    assert SCREENING(replace(item(), frames=frames)).warnings == ("face not used: covered",)
+    face = item().streams["face"]
+    face.values[:1, 1] = 9.0
+    assert SCREENING(item().with_steps({"face": face})).warnings == ()
+    face.values[:2, 1] = 9.0
+    assert SCREENING(item().with_steps({"face": face})).warnings == ("face not used: covered",)
 
 
 def test_a_written_screening_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:

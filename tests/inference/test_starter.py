@@ -52,7 +52,7 @@ def test_the_starter_is_small_and_has_a_card(starter: LoadedModel) -> None:
         *FILES,
     } - {"voice.onnx"}
     assert starter.labels == BASIC
-    assert starter.networks.uses_face and starter.networks.uses_voice
+    assert starter.uses_face and starter.uses_voice
     assert max(starter.description["proof"]["differences"].values()) < 1e-5
     card = (folder / "README.md").read_text(encoding="utf-8")
     for phrase in (

@@ -111,7 +111,7 @@ def test_a_convolution_encodes_the_time_of_each_step() -> None:
 
 
 def test_contours_ask_for_a_frozen_model() -> None:
-    config = ModelConfig(name="multimodal", voice_encoder="contours", modalities="voice", frozen=True)
-    assert isinstance(load_encoders(config)[1], ContourEncoder)
+    config = ModelConfig(name="multimodal", voice_encoder="contours", modalities=("voice",), frozen=True)
+    assert isinstance(load_encoders(config)["voice"], ContourEncoder)
     with pytest.raises(ConfigError, match=r"nothing to train.*model\.frozen=true"):
         load_encoders(config.model_copy(update={"frozen": False}))

@@ -166,7 +166,7 @@ def test_a_pooler_is_used_where_it_was_trained_and_left_out_where_it_would_be_ra
 def test_the_starters_backbone_is_loaded_by_name() -> None:
     encoder = frame_encoder("starter", 64)
     assert encoder.pretrained
-    within = load_network(find_checkpoint(STARTER))[0].face_encoder
+    within = load_network(find_checkpoint(STARTER))[0].encoders["face"]
     assert isinstance(within, FrameEncoder)
     crops = pictures(2, 3, 64, 64)
     with torch.inference_mode():

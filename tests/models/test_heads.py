@@ -14,24 +14,24 @@ from reactometer.models.architectures import reads_length
 from reactometer.models.batches import Batch, Stream
 from reactometer.models.heads import (
     GPU_BATCH_MULTIPLE,
+    Encoder,
     FeatureScaler,
     PrecomputedFeatures,
     TimeEmbedding,
     build_transformer,
-    encode_face,
     encode_frames,
-    encode_voice,
+    encode_stream,
     pad_to_multiple,
     spread_steps,
 )
-from reactometer.models.registry import Encoders, build_model, load_encoders
+from reactometer.models.registry import build_model, load_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 SEEN = torch.tensor([[True, False, True], [False, False, False]])
 HEARD = torch.tensor([[True] * 40, [True] * 20 + [False] * 20])
 
 
-def _encoders(name: str, encoder: str, size_px: int = 32) -> Encoders:
+def _encoders(name: str, encoder: str, size_px: int = 32) -> dict[str, Encoder]:
     torch.manual_seed(0)
     return load_encoders(ModelConfig.model_validate({"name": name, "encoder": encoder, "size_px": size_px}))
 
@@ -41,13 +41,20 @@ def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
     as long."""
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 255, (2, 3, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    streams = {
+        "face": Stream(
+            pictures if frames is None else frames,
+            SEEN,
+            torch.tensor([[0.5, 1.0, 2.5], [0.25, 0.5, 0.75]]),
+        ),
+        "voice": Stream(
+            torch.randn((2, 40, 64), generator=generator) if voice is None else voice,
+            HEARD,
+            torch.arange(40).expand(2, 40) / 100,
+        ),
+    }
     return Batch(
-        frames=pictures if frames is None else frames,
-        frame_mask=SEEN,
-        frame_times_s=torch.tensor([[0.5, 1.0, 2.5], [0.25, 0.5, 0.75]]),
-        voice=torch.randn((2, 40, 64), generator=generator) if voice is None else voice,
-        voice_mask=HEARD,
-        voice_times_s=torch.arange(40).expand(2, 40) / 100,
+        streams,
         targets=torch.zeros(2, 1),
         target_mask=torch.tensor([True, True]),
         clip_index=torch.arange(2),
@@ -56,32 +63,30 @@ def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
 
 
 def test_features_that_are_given_are_the_stream() -> None:
-    values, voice = torch.randn(2, 3, 5).double(), torch.randn(2, 40, 7)
-    batch = _batch(values, voice)
-    face, heard = encode_face(PrecomputedFeatures(5), batch), encode_voice(PrecomputedFeatures(7), batch)
-    assert face.values.dtype == torch.float32
-    assert torch.equal(face.values, values.float())
-    assert (face.mask is batch.frame_mask, face.times_s is batch.frame_times_s) == (True, True)
-    assert (heard.values is voice, heard.mask is HEARD, heard.times_s is batch.voice_times_s) == (
-        True,
-        True,
-        True,
-    )
+    values = torch.randn(2, 3, 5).double()
+    stream = _batch(values).streams["face"]
+    encoded = encode_stream(PrecomputedFeatures(5), stream, torch.zeros(0))
+    assert encoded.values.dtype == torch.float32
+    assert torch.equal(encoded.values, values.float())
+    assert (encoded.mask is stream.mask, encoded.times_s is stream.times_s) == (True, True)
 
 
 @torch.inference_mode()
 def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
-    encoder = _encoders("resnet50", "random:resnet-tiny")[0]
+    encoder = _encoders("resnet50", "random:resnet-tiny")["face"]
     assert isinstance(encoder, FrameEncoder)
     encoder.eval()
     batch = _batch()
-    stream = encode_face(encoder, batch)
-    assert (stream.mask is batch.frame_mask, stream.times_s is batch.frame_times_s) == (True, True)
-    torch.testing.assert_close(stream.values[0, [0, 2]], encoder(batch.frames[0, [0, 2]]))
+    stream = encode_stream(encoder, batch.streams["face"], batch.face_indices)
+    assert (stream.mask is batch.streams["face"].mask, stream.times_s is batch.streams["face"].times_s) == (
+        True,
+        True,
+    )
+    torch.testing.assert_close(stream.values[0, [0, 2]], encoder(batch.streams["face"].values[0, [0, 2]]))
     assert stream.values[0, 0].any()
     assert not stream.values[~SEEN].any()
     assert stream.values.shape == (2, 3, encoder.feature_size)
-    nothing = encode_frames(encoder, batch.frames, torch.zeros(0, dtype=torch.int64))
+    nothing = encode_frames(encoder, batch.streams["face"].values, torch.zeros(0, dtype=torch.int64))
     assert (nothing.shape, bool(nothing.any())) == ((2, 3, encoder.feature_size), False)
 
 
@@ -96,24 +101,24 @@ def test_places_are_filled_up_with_themselves_in_their_order(count: int) -> None
 
 @torch.inference_mode()
 def test_half_precision_features_stay_so() -> None:
-    encoder = _encoders("resnet50", "random:resnet-tiny")[0]
+    encoder = _encoders("resnet50", "random:resnet-tiny")["face"]
     assert isinstance(encoder, FrameEncoder)
     with torch.autocast("cpu", torch.bfloat16):
         batch = _batch()
         assert (
-            encode_frames(encoder.eval(), batch.frames, batch.face_indices).dtype
-            == encoder(batch.frames[SEEN]).dtype
+            encode_frames(encoder.eval(), batch.streams["face"].values, batch.face_indices).dtype
+            == encoder(batch.streams["face"].values[SEEN]).dtype
         )
 
 
 @torch.inference_mode()
 def test_a_clip_is_encoded_into_one_step_at_its_first_time() -> None:
-    encoder = _encoders("videomae", "random:videomae-tiny", 64)[0]
+    encoder = _encoders("videomae", "random:videomae-tiny", 64)["face"]
     assert isinstance(encoder, ClipEncoder)
     encoder.eval()
     batch = _batch(torch.randint(0, 255, (2, 3, 3, 64, 64), dtype=torch.uint8))
-    stream = encode_face(encoder, batch)
-    seen = batch.frames[:1, [0, 2]].repeat_interleave(8, 1)  # (1, 16, 3, 64, 64)
+    stream = encode_stream(encoder, batch.streams["face"], batch.face_indices)
+    seen = batch.streams["face"].values[:1, [0, 2]].repeat_interleave(8, 1)  # (1, 16, 3, 64, 64)
     torch.testing.assert_close(stream.values[:1, 0], encoder(seen))
     assert stream.values.shape == (2, 1, encoder.feature_size)
     assert stream.mask.tolist() == [[True], [False]]
@@ -158,7 +163,11 @@ def test_a_configuration_says_whether_its_model_can_read_the_clip_length(name: s
             torch.nn.init.normal_(parameter, std=0.3)
         frames, voice = torch.randn(2, 3, 4), torch.randn(2, 40, 3)
         batch = _batch(frames, voice)
-        slower = batch._replace(frame_times_s=3 * batch.frame_times_s, voice_times_s=3 * batch.voice_times_s)
+        slower = batch._replace(
+            streams={
+                name: stream._replace(times_s=3 * stream.times_s) for name, stream in batch.streams.items()
+            }
+        )
         with torch.inference_mode():
             changes = not torch.equal(network(batch), network(slower))
         assert changes == reads_length(config) == (times == "seconds" and name != "resnet50")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from item_of import item_of
 from reactometer.config import ModelConfig
-from reactometer.data.inputs import Item
+from reactometer.data.cache import MEDIA
+from reactometer.data.inputs import Item, all_steps
 from reactometer.errors import ConfigError, WeightsError
+from reactometer.inference.screening import hide
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.architectures import ARCHITECTURES
 from reactometer.models.audio_encoders import StepConvolution
-from reactometer.models.batches import Batch, Stream, collate
+from reactometer.models.batches import Stream, collate
 from reactometer.models.heads import (
     CrossModalHead,
     GruHead,
@@ -42,7 +44,9 @@ def _model(name: str, feature_dims: dict[str, int] | None = None, **settings: ob
     torch.manual_seed(0)
     about = {"name": name, "encoder": TINY.get(name), "size_px": SIZE_PX, "hidden": 8}
     config = ModelConfig.model_validate({**about, **settings})
-    model = build_model(config, load_encoders(config, feature_dims), MEAN)
+    model = build_model(
+        config, load_encoders(config, feature_dims or {}, () if feature_dims else MEDIA), MEAN
+    )
     if isinstance(model.head, CrossModalHead) and model.head.attends:
         torch.nn.init.ones_(model.head.gate)  # as after training: the transformer contributes
     return model.eval()
@@ -51,7 +55,7 @@ def _model(name: str, feature_dims: dict[str, int] | None = None, **settings: ob
 def _item(seed: int, frames: int, steps: int, unseen: tuple[int, ...] = ()) -> Item:
     generator = np.random.default_rng(seed)
     seen = np.array([i not in unseen for i in range(frames)], dtype=bool)
-    return Item(
+    return item_of(
         frames=generator.integers(0, 255, (frames, 3, SIZE_PX, SIZE_PX), dtype=np.uint8)
         * seen[:, None, None, None],
         face_mask=seen,
@@ -83,8 +87,8 @@ def test_an_item_scores_the_same_alone_and_in_any_batch(name: str) -> None:
 def test_unseen_frames_have_no_influence(name: str) -> None:
     model = _model(name)
     item = _item(1, frames=6, steps=100, unseen=(0, 4))
-    seen = item.face_mask
-    without = replace(item, frames=item.frames[seen], face_mask=seen[seen], times_s=item.times_s[seen])
+    face = item.streams["face"]
+    without = item.with_steps({"face": face.select(face.mask)})
     torch.testing.assert_close(_score(model, item), _score(model, without), atol=1e-6, rtol=0)
 
 
@@ -92,16 +96,17 @@ def test_unseen_frames_have_no_influence(name: str) -> None:
 def test_order_and_time_of_the_frames_reach_the_score(name: str) -> None:
     model = _model(name, times="seconds")
     item = _item(1, frames=6, steps=100)
-    for other in (replace(item, frames=item.frames[::-1].copy()), replace(item, times_s=item.times_s * 3)):
+    face = item.streams["face"]
+    for changed in (face._replace(values=face.values[::-1].copy()), face._replace(times_s=face.times_s * 3)):
+        other = item.with_steps({"face": changed})
         assert (_score(model, item) - _score(model, other)).abs().max() > 1e-6
 
 
 def test_the_headline_model_answers_with_the_mean_of_the_seen_frames() -> None:
     model = _model("resnet50")
     item = _item(1, frames=4, steps=0)
-    assert model.face_encoder is not None
     with torch.inference_mode():
-        features = model.face_encoder(torch.from_numpy(item.frames)).mean(0)
+        features = model.encoders["face"](torch.from_numpy(item.streams["face"].values)).mean(0)
         expected = torch.sigmoid(model.output(features))
     torch.testing.assert_close(_score(model, item)[0], expected, atol=1e-6, rtol=0)
 
@@ -119,45 +124,42 @@ def test_without_evidence_the_answer_is_the_training_mean() -> None:
         assert torch.allclose(hears, torch.tensor(MEAN), atol=1e-6) != (name == "multimodal")
 
 
-def test_modality_dropout_takes_one_of_two_and_never_the_last() -> None:
+@pytest.mark.parametrize("names", [("face", "voice"), ("au", "face", "text", "voice")])
+def test_modality_dropout_takes_one_of_several_and_never_the_last(names: tuple[str, ...]) -> None:
     model = _model("multimodal", modality_dropout=1.0).train()
     assert isinstance(model.head, CrossModalHead)
-    has_face, has_voice = torch.tensor([True, True, False] * 100), torch.tensor([True, False, True] * 100)
+    present = torch.rand((400, len(names)), generator=torch.Generator().manual_seed(0)) < 0.6
     streams = {
-        name: Stream(torch.zeros(300, 1, 4), mask.unsqueeze(1), torch.zeros(300, 1))
-        for name, mask in (("face", has_face), ("voice", has_voice))
+        name: Stream(torch.zeros(400, 1, 4), mask.unsqueeze(1), torch.zeros(400, 1))
+        for name, mask in zip(names, present.T, strict=True)
     }
     remaining = model.head.drop_modality(streams)
-    face, voice = remaining["face"].mask[:, 0], remaining["voice"].mask[:, 0]
-    assert (face ^ voice)[0::3].all()  # who had both has one
-    assert 20 < int(face[0::3].sum()) < 80
-    assert face[1::3].all()
-    assert voice[2::3].all()
+    kept = torch.cat([remaining[name].mask for name in names], dim=1)
+    assert not (kept & ~present).any()
+    expected = torch.where(present.sum(1) > 1, present.sum(1) - 1, present.sum(1))
+    assert kept.sum(1).tolist() == expected.tolist()
+    dropped = (present & ~kept).sum(0) / (present & (present.sum(1, keepdim=True) > 1)).sum(0)
+    assert dropped.min() > 0.5 * dropped.max()  # each stream about as often
 
 
 def test_a_model_of_one_modality_does_not_notice_the_other() -> None:
     item = _item(1, frames=4, steps=80)
-    face, voice = _model("multimodal", modalities="face"), _model("multimodal", modalities="voice")
-    assert torch.equal(
-        _score(face, item),
-        _score(face, replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])),
-    )
-    assert torch.equal(_score(voice, item), _score(voice, replace(item, face_mask=~item.face_mask)))
-    assert (face.uses_face, face.uses_voice, voice.uses_face, voice.uses_voice) == (True, False, False, True)
+    face, voice = (_model("multimodal", modalities=(name,)) for name in ("face", "voice"))
+    assert torch.equal(_score(face, item), _score(face, hide(item, "voice")))
+    assert torch.equal(_score(voice, item), _score(voice, hide(item, "face")))
     with pytest.raises(ConfigError, match=r"'resnet50'.*face"):
-        _model("resnet50", modalities="voice")
+        _model("resnet50", modalities=("voice",))
 
 
 def test_a_frozen_encoder_does_not_move() -> None:
     model = _model("resnet50", frozen=True).train()
-    assert model.face_encoder is not None
-    before = {name: tensor.clone() for name, tensor in model.face_encoder.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.encoders["face"].state_dict().items()}
     optimiser = torch.optim.SGD(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0
     )
     model(collate([_item(1, 4, 0), _item(2, 4, 0)], 3)).square().sum().backward()
     optimiser.step()
-    for name, tensor in model.face_encoder.state_dict().items():
+    for name, tensor in model.encoders["face"].state_dict().items():
         assert torch.equal(tensor, before[name])
     assert sum(parameter.requires_grad for parameter in model.parameters()) == 2  # the output layer
 
@@ -168,12 +170,14 @@ def test_frozen_batch_norms_keep_the_statistics_of_their_training() -> None:
     moved = []
     for encoder, freezes in (("starter", True), ("starter", False), ("random:resnet-tiny", True)):
         model = _model("resnet50", encoder=encoder, freeze_batch_norm=freezes).train()
-        assert isinstance(model.face_encoder, FrameEncoder)
-        before = {name: value.clone() for name, value in model.face_encoder.named_buffers()}
-        torch.autograd.backward(model.face_encoder(frames).sum())
-        assert all(parameter.grad is not None for parameter in model.face_encoder.parameters())
+        assert isinstance(model.encoders["face"], FrameEncoder)
+        before = {name: value.clone() for name, value in model.encoders["face"].named_buffers()}
+        torch.autograd.backward(model.encoders["face"](frames).sum())
+        assert all(parameter.grad is not None for parameter in model.encoders["face"].parameters())
         moved.append(
-            any(not torch.equal(value, before[name]) for name, value in model.face_encoder.named_buffers())
+            any(
+                not torch.equal(value, before[name]) for name, value in model.encoders["face"].named_buffers()
+            )
         )
     assert moved == [False, True, True]
 
@@ -183,7 +187,7 @@ def test_features_of_frozen_encoders_give_the_same_score_as_the_media(name: str)
     model = _model(name, frozen=True)
     item = _item(1, frames=5, steps=120, unseen=(3,))
     features = encode_inputs(model, item)
-    assert features.frames.ndim == 2
+    assert features.streams["face"].values.ndim == 2
     torch.testing.assert_close(_score(model.head_only(), features), _score(model, item), atol=1e-5, rtol=0)
 
 
@@ -192,15 +196,15 @@ def test_the_same_heads_take_features_of_files(name: str) -> None:
     model = _model(name, feature_dims={"face": 7, "voice": 5})
     frames, voice = np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)
     times_s = np.arange(9, dtype=np.float32)
-    item = Item(frames, np.ones(9, bool), times_s, voice[:, :5], times_s)
-    sizes = [(stream.kind, stream.feature_size) for stream in model.describe_inputs() if stream]
+    item = item_of(frames, np.ones(9, bool), times_s, voice[:, :5], times_s)
+    sizes = [(stream.kind, stream.feature_size) for stream in model.describe_inputs().values()]
     assert sizes == [("features", 7), ("features", 5)][: 2 if name == "multimodal" else 1]
     assert _score(model, item).shape == (1, 3)
 
 
 def test_features_of_a_modality_that_the_model_does_not_go_by_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'resnet50'.*face.*voice"):
-        _model("resnet50", feature_dims={"face": 0, "voice": 5})
+    with pytest.raises(ConfigError, match=r"'resnet50'.*got voice; expected face"):
+        _model("resnet50", feature_dims={"voice": 5})
 
 
 def test_an_untrained_model_answers_about_the_training_mean() -> None:
@@ -216,24 +220,31 @@ def test_attention_and_gru_see_no_padding() -> None:
     values, mask = torch.randn(2, 5, 4), torch.tensor([[True, False, True, True, False], [True] * 5])
     noisy = torch.where(mask.unsqueeze(2), values, torch.tensor(99.0))
     times_s = torch.arange(5.0).expand(2, 5)
+
+    def run(stream: Stream) -> Tensor:
+        embedding: Tensor = head({"face": stream})
+        return embedding
+
     with torch.inference_mode():
-        torch.testing.assert_close(head(Stream(values, mask, times_s)), head(Stream(noisy, mask, times_s)))
-        short = head(move_valid_first(Stream(values[:1], mask[:1], times_s[:1])))
-        torch.testing.assert_close(short[0], head(Stream(values, mask, times_s))[0])
+        torch.testing.assert_close(run(Stream(values, mask, times_s)), run(Stream(noisy, mask, times_s)))
+        short = run(move_valid_first(Stream(values[:1], mask[:1], times_s[:1])))
+        torch.testing.assert_close(short[0], run(Stream(values, mask, times_s))[0])
 
 
 def test_the_score_of_a_convolution_over_steps_follows_their_time() -> None:
     """Without a transformer, and its embedding of time, nothing else could tell."""
     settings = {"voice_encoder": "convolution", "layers": 0, "times": "seconds"}
-    model = _model("multimodal", feature_dims={"face": 0, "voice": 5}, **settings)
+    model = _model("multimodal", feature_dims={"voice": 5}, **settings)
     voice = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
-    times_s, nothing = np.arange(40, dtype=np.float32) * np.float32(0.1), np.zeros(0, np.float32)
-    item = Item(np.zeros((0, 0), np.float32), nothing.astype(bool), nothing, voice, times_s)
-    assert isinstance(model.voice_encoder, StepConvolution)
+    times_s = np.arange(40, dtype=np.float32) * np.float32(0.1)
+    item = Item({"voice": all_steps(voice, times_s)})
+    assert isinstance(model.encoders["voice"], StepConvolution)
     for parameter in model.output.parameters():
         torch.nn.init.normal_(parameter)  # as after training: the answers vary
     for other_s in (times_s + np.float32(1), times_s * np.float32(2)):
-        assert (_score(model, item) - _score(model, replace(item, voice_times_s=other_s))).abs().max() > 1e-4
+        assert (
+            _score(model, item) - _score(model, Item({"voice": all_steps(voice, other_s)}))
+        ).abs().max() > 1e-4
 
 
 def _transformer_head() -> TransformerHead:
@@ -262,30 +273,30 @@ def test_the_regression_token_begins_as_the_mean_of_the_seen_steps() -> None:
         begun = torch.stack(
             [head.token + steps[0].mean(0), head.token + steps[1, [1, 3]].mean(0), head.token]
         )
-        torch.testing.assert_close(head(stream), head.blocks.norm(begun))
+        torch.testing.assert_close(head({"face": stream}), head.blocks.norm(begun))
 
 
 def test_a_transformer_over_frames_sees_no_padding() -> None:
     head, stream = _transformer_head(), _stream()
     noisy = stream._replace(values=torch.where(stream.mask.unsqueeze(2), stream.values, torch.tensor(99.0)))
     with torch.inference_mode():
-        torch.testing.assert_close(head(noisy), head(stream))
-        short = head(Stream(*(part[1:2, [1, 3]] for part in stream)))
-        torch.testing.assert_close(short[0], head(stream)[1])
+        torch.testing.assert_close(head({"face": noisy}), head({"face": stream}))
+        short = head({"face": Stream(*(part[1:2, [1, 3]] for part in stream))})
+        torch.testing.assert_close(short[0], head({"face": stream})[1])
 
 
 @pytest.mark.parametrize(
-    "feature_dims", [{"face": 7, "voice": 5}, {"face": 7, "voice": 0}, {"face": 0, "voice": 5}]
+    "feature_dims", [{"face": 7, "voice": 5}, {"face": 7}, {"voice": 5}, {"au": 3, "pose": 2, "text": 4}]
 )
 def test_one_modality_alone_is_joined_with_nothing(feature_dims: dict[str, int]) -> None:
     head = _model("multimodal", feature_dims=feature_dims).head
     assert isinstance(head, CrossModalHead)
-    assert isinstance(head.join, torch.nn.Identity) != (0 not in feature_dims.values())
-    assert set(head.pooled_projections) == {name for name, size in feature_dims.items() if size}
+    assert isinstance(head.join, torch.nn.Identity) == (len(feature_dims) == 1)
+    assert set(head.pooled_projections) == set(feature_dims)
 
 
 def test_without_layers_one_modality_is_its_whole_and_no_more() -> None:
-    head = _model("multimodal", feature_dims={"face": 4, "voice": 0}, layers=0).head
+    head = _model("multimodal", feature_dims={"face": 4}, layers=0).head
     assert isinstance(head, CrossModalHead)
     stream = _stream()
     with torch.inference_mode():
@@ -293,7 +304,7 @@ def test_without_layers_one_modality_is_its_whole_and_no_more() -> None:
             torch.cat(masked_moments(stream.values, stream.mask), dim=1)
         )  # (B, hidden)
         expected = torch.where(stream.mask.any(1, keepdim=True), whole, head.missing_embeddings["face"])
-        assert torch.equal(head(stream, None), expected)
+        assert torch.equal(head({"face": stream}), expected)
 
 
 def test_unknown_names_get_a_suggestion() -> None:
@@ -306,8 +317,8 @@ def test_unknown_names_get_a_suggestion() -> None:
 
 
 def test_batches_are_what_lightning_can_move() -> None:
-    moved = Batch(*(tensor.to("cpu") for tensor in collate([_item(0, 2, 2)], 3)))
-    assert isinstance(moved, tuple)
+    moved = move_data_to_device(collate([_item(0, 2, 2)], 3), "meta")
+    assert all(tensor.device.type == "meta" for stream in moved.streams.values() for tensor in stream)
 
 
 def test_masked_moments_equal_numpy() -> None:

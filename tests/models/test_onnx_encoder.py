@@ -80,7 +80,7 @@ def _write(
 
 def _load(file: Path, size_px: int = 64, **settings: Any) -> OnnxEncoder:
     config = ModelConfig(encoder=str(file), size_px=size_px, **{"frozen": True, **settings})
-    encoder = load_encoders(config)[0]
+    encoder = load_encoders(config)["face"]
     assert isinstance(encoder, OnnxEncoder)
     return encoder
 
@@ -168,7 +168,7 @@ def test_what_is_no_frozen_encoder_of_faces_is_refused_with_its_fix(tmp_path: Pa
             _load(file, **config)
         file.with_suffix(".json").unlink(missing_ok=True)
     _write(file, settings)
-    for name, modalities in (("videomae", "both"), ("multimodal", "voice")):
+    for name, modalities in (("videomae", "all"), ("multimodal", ["voice"])):
         model = {"name": name, "encoder": str(file), "voice_encoder": str(file), "modalities": modalities}
         with pytest.raises(WeightsError, match=r"an ONNX file encodes images \(expected (clips|audio)\)"):
             load_encoders(ModelConfig.model_validate(model))
@@ -212,8 +212,8 @@ def test_a_trained_model_contains_its_encoder(
     (again,) = predict_files(clip, model=exported, progress=False)
     assert prediction.intensities == again.intensities
     network, _ = load_network(folder)
-    assert isinstance(network.face_encoder, OnnxEncoder)
-    assert network.face_encoder.to_bytes() == (folder / "face.onnx").read_bytes()
+    assert isinstance(network.encoders["face"], OnnxEncoder)
+    assert network.encoders["face"].to_bytes() == (folder / "face.onnx").read_bytes()
 
 
 def test_a_graph_in_the_weights_of_a_strangers_checkpoint_is_checked(tmp_path: Path) -> None:

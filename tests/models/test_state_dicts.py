@@ -284,7 +284,7 @@ def test_pixels_of_a_wrong_scale_are_noticed(tmp_path: Path) -> None:
     with torch.inference_mode():
         resnet(layers, torch.rand(1, 3, 64, 64), "basic", "torch")
     config = ModelConfig(encoder=_write(tmp_path, dict(layers)), size_px=64)
-    assert load_encoders(config)[0]
+    assert load_encoders(config)["face"]
     _write(tmp_path, dict(layers), rescale_factor=1 / 255**2)
     with pytest.raises(WeightsError, match=r"does not describe faces.*rescale_factor"):
         load_encoders(config)

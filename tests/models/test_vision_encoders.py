@@ -13,7 +13,6 @@ from torch import Tensor
 
 from reactometer.errors import ConfigError, WeightsError
 from reactometer.models.backbones import describe_backbone, load_backbone, rebuild_backbone
-from reactometer.models.heads import encode_face
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder, ImageNormalizer
 from small_networks import (
     CLIPS,
@@ -21,7 +20,7 @@ from small_networks import (
     PATCHES,
     PICTURES,
     clip_encoder,
-    empty_batch,
+    encode,
     encode_clips,
     frame_encoder,
     pictures,
@@ -208,7 +207,6 @@ def test_recomputed_activations_give_the_same_gradients_and_keep_less(kind: str)
         clip_encoder("random:videomae-tiny", 64) if kind == "clips" else frame_encoder("random:vit-tiny", 64)
     )
     images, mask = pictures(3, 16, 3, 64, 64), torch.ones((3, 16), dtype=torch.bool)
-    batch = empty_batch(frames=images, frame_mask=mask, face_indices=torch.arange(48))
     gradients, kept = [], [0, 0]
 
     def keep(tensor: Tensor) -> Tensor:
@@ -218,7 +216,7 @@ def test_recomputed_activations_give_the_same_gradients_and_keep_less(kind: str)
     for encoder.checkpointing in (False, True):
         encoder.zero_grad()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = encode_face(encoder, batch).values.square().sum()
+            loss = encode(encoder, images, mask).square().sum()
         torch.autograd.backward(loss)
         grads = [parameter.grad for parameter in encoder.parameters()]
         gradients.append(torch.cat([grad.flatten() for grad in grads if grad is not None]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from item_of import item_of
 from reactometer.cli.app import app
 from reactometer.config import Config, ModelConfig
-from reactometer.data.cache import PreparedSet
-from reactometer.data.inputs import BLOCK_SIZE, Item
+from reactometer.data.cache import MEDIA, PreparedSet
+from reactometer.data.inputs import BLOCK_SIZE, Item, all_steps
 from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import DataError, ModelError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.graph_check import check_graph
-from reactometer.inference.runtime import FaceInput, VoiceInput, open_graph, session_options, signatures_of
+from reactometer.inference.runtime import StreamInput, open_graph, session_options, signatures_of
 from reactometer.models.architectures import ARCHITECTURES
 from reactometer.models.heads import CrossModalHead
 from reactometer.models.model import ReactionModel
@@ -38,9 +39,10 @@ SIZE_PX, LABELS = 64, ("Joy", "Fear")
 TINY = {"videomae": "random:videomae-tiny", "vit-transformer": "random:vit-tiny"}
 NETWORKS: dict[str, dict[str, Any]] = {
     **{name: {"name": name, "encoder": TINY.get(name, "random:resnet-tiny")} for name in ARCHITECTURES},
-    "contours": {"name": "multimodal", "modalities": "voice", "voice_encoder": "contours", "frozen": True},
-    "hubert": {"name": "multimodal", "modalities": "voice", "voice_encoder": "random:hubert-tiny"},
+    "contours": {"name": "multimodal", "modalities": ["voice"], "voice_encoder": "contours", "frozen": True},
+    "hubert": {"name": "multimodal", "modalities": ["voice"], "voice_encoder": "random:hubert-tiny"},
     "convolution": {"name": "multimodal", "voice_encoder": "convolution", "given": {"face": 5, "voice": 3}},
+    "streams": {"name": "multimodal", "given": {"au": 5, "pose": 3, "text": 16}},
     "given": {"name": "resnet50-gru", "given": {"face": 5}, "hidden": 128},
     "pictures-siglip": {"name": "resnet50", "encoder": PICTURES["siglip"]},
     "clips-vjepa2": {"name": "videomae", "encoder": CLIPS["vjepa2"]},
@@ -60,7 +62,9 @@ def _network(folder: Path, name: str, seed: int = 0, **settings: object) -> tupl
         if isinstance(about.get(key), dict):  # a network to be made
             about[key] = str(saved(folder / key, name.split("-")[1], about[key]))
     config = ModelConfig.model_validate(about)
-    network = build_model(config, load_encoders(config, feature_dims), [0.2, 0.5]).eval()
+    network = build_model(
+        config, load_encoders(config, feature_dims or {}, () if feature_dims else MEDIA), [0.2, 0.5]
+    ).eval()
     for parameter in network.output.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     for key, buffer in network.named_buffers():  # of batch norm, as after training
@@ -78,10 +82,11 @@ def _write(folder: Path, network: ReactionModel, model: ModelConfig, **training:
     return load_model(write_checkpoint(folder, network, LABELS, config, data={}, metrics={}), "cpu")
 
 
-def _items(face: FaceInput | None, voice: VoiceInput | None) -> Iterator[Item]:
+def _items(inputs: Mapping[str, StreamInput]) -> Iterator[Item]:
     """Yield what a clip may be for a model: of several lengths, with frames unseen, silent, a single
     frame."""
     rng = np.random.default_rng(0)
+    face, voice = inputs.get("face"), inputs.get("voice")
     for n_frames, n_blocks in ((5, 40), (9, 0), (1, 73), (12, 60)):
         seen = rng.random(n_frames) > 0.3
         seen[-1] = True
@@ -92,7 +97,14 @@ def _items(face: FaceInput | None, voice: VoiceInput | None) -> Iterator[Item]:
         size = BLOCK_SIZE if sound else voice.feature_size if voice else 1
         steps = rng.normal(scale=0.1 if sound else 3.0, size=(n_blocks, size)).astype(np.float32)
         times_s = (np.arange(n_frames) / 4).astype(np.float32), (np.arange(n_blocks) / 50).astype(np.float32)
-        yield Item(frames * seen.reshape(-1, *[1] * (frames.ndim - 1)), seen, times_s[0], steps, times_s[1])
+        values = frames * seen.reshape(-1, *[1] * (frames.ndim - 1))
+        item = item_of(values, seen, times_s[0], steps, times_s[1])
+        others = {
+            name: all_steps(rng.normal(size=(n_frames, stream.feature_size)).astype(np.float32), times_s[0])
+            for name, stream in inputs.items()
+            if name not in MEDIA
+        }
+        yield item.with_steps(others)
 
 
 def _operators_when_open(file: Path, folder: Path) -> set[str]:
@@ -109,7 +121,7 @@ def _operators_when_open(file: Path, folder: Path) -> set[str]:
 def test_graphs_are_the_networks_and_their_encoders_in_eight_bits_follow(name: str, tmp_path: Path) -> None:
     network, config = _network(tmp_path, name)
     loaded = _write(tmp_path / "model", network, config)
-    items = list(_items(loaded.networks.face, loaded.networks.voice))
+    items = list(_items(loaded.networks.inputs))
     assert max(differences(network, loaded.networks, items).values()) < 1e-5
     intensities = loaded.networks.score([loaded.networks.encode(item) for item in items])
     assert intensities.std(axis=0).min() > 1e-4
@@ -124,7 +136,7 @@ def test_graphs_are_the_networks_and_their_encoders_in_eight_bits_follow(name: s
         )
         before = [encoder(*arrays.values())[0].ravel() for arrays in inputs]
         quantise_graph(file, inputs)
-        signatures = signatures_of(loaded.networks.face, loaded.networks.voice, SIZE_PX, len(LABELS))
+        signatures = signatures_of(loaded.networks.inputs, SIZE_PX, len(LABELS))
         eight = open_graph(file, *signatures[file.name], "cpu")
         after = [eight(*arrays.values())[0].ravel() for arrays in inputs]
         assert np.corrcoef(np.concatenate(after), np.concatenate(before))[0, 1] > 0.98
@@ -140,7 +152,7 @@ def test_networks_of_one_architecture_are_translated_once_and_keep_their_own_wei
         for seed in (0, 1):
             network, _ = _network(tmp_path, "given", seed)
             loaded = _write(tmp_path / str(seed), network, config)
-            items = list(_items(loaded.networks.face, None))
+            items = list(_items(loaded.networks.inputs))
             assert max(differences(network, loaded.networks, items).values()) < 1e-5
     graphs = [(tmp_path / name / "head.onnx").read_bytes() for name in ("first", "0", "1")]
     assert graphs[0] == graphs[1] != graphs[2]
@@ -172,7 +184,7 @@ def test_weights_in_half_precision_are_stored_so_and_computed_in_single(tmp_path
     half = _write(
         tmp_path / "half", network, config, store="float16"
     )  # which rounds the network's weights, too
-    items = list(_items(half.networks.face, half.networks.voice))
+    items = list(_items(half.networks.inputs))
     assert max(differences(network, half.networks, items).values()) < 1e-5
     assert max(differences(network, single.networks, items).values()) > 1e-5
     for name in ("face.onnx", "head.onnx", "weights.safetensors"):
@@ -203,7 +215,7 @@ def test_a_weight_that_was_changed_behind_its_graph_is_refused(
         with pytest.raises(ModelError, match="one frame"):
             prove(copy, network, prepared)
     none = [replace(row, file=None) for row in prepared.rows]
-    with pytest.raises(DataError, match="no clip contains a face or a voice"):
+    with pytest.raises(DataError, match="no clip contains input"):
         prove(copy, network, replace(prepared, rows=tuple(none)))
 
 

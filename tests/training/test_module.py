@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.evaluation.metrics import mean_over_varying, measure, varying_labels
-from reactometer.models.batches import Batch
 from reactometer.training.module import ReactionModule
 from reactometer.training.setup import build_training
 
@@ -38,8 +38,8 @@ def test_a_step_of_training_asks_the_device_nothing(
     task = ReactionModule(setup.trainable, config.training, setup.data)
     task.all_gather = lambda tensor, **_: tensor  # type: ignore[method-assign]  # as where one process trains
     batch = next(iter(setup.data.train_dataloader()))
-    assert 0 < len(batch.face_indices) < batch.frame_mask.numel()
+    assert 0 < len(batch.face_indices) < batch.streams["face"].mask.numel()
     task.to("meta")
-    loss = task.training_step(Batch(*(tensor.to("meta") for tensor in batch)), 0)
+    loss = task.training_step(move_data_to_device(batch, "meta"), 0)
     torch.autograd.backward(loss)
     assert all(one.grad is not None for one in task.model.parameters())

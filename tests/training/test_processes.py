@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from item_of import item_of
 from reactometer.config import TrainingConfig, load_config
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ClipPart, InputSpec, Item
@@ -73,7 +74,7 @@ def _differences(first: Path, second: Path) -> np.ndarray:
 
 def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepared: PreparedSet) -> None:
     rows = tuple(row for row in prepared.rows if row.clip.labels)[:7]
-    sampling, reads = InputSpec(1, 16, uses_face=False, uses_voice=False), dict[int, list[str]]()
+    sampling, reads = InputSpec(1, 16, media=()), dict[int, list[str]]()
 
     def batches(rank: int, n_processes: int, size: int) -> list[list[int]]:
         clip_ids = reads.setdefault(10 * n_processes + rank, [])
@@ -82,7 +83,7 @@ def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepare
             clip_ids.append(row.clip.clip_id)
             none = np.zeros((0, 3, sampling.size_px, sampling.size_px), np.uint8)
             empty = np.zeros(0, np.float32)
-            return Item(none, np.zeros(0, bool), empty, np.zeros((0, 1), np.float32), empty)
+            return item_of(none, np.zeros(0, bool), empty, np.zeros((0, 1), np.float32), empty)
 
         split, settings = PartDataset(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
         data = ReactionData(split, split, prepared.labels, settings)

@@ -31,7 +31,9 @@ def test_an_8_bit_copy_is_written_or_refused_by_its_score(
     assert sizes[0] < 0.6 * sizes[1]
     row = prepared.split("val")[0]
     item = MediaReader(single.sampling)(row, split_parts([row])[0])
-    rounded, exact = (loaded.networks.encode(item).frames.ravel() for loaded in (eight, single))
+    rounded, exact = (
+        loaded.networks.encode(item).streams["face"].values.ravel() for loaded in (eight, single)
+    )
     assert np.abs(rounded - exact).max() > 1e-5
     assert np.corrcoef(rounded, exact)[0, 1] > 0.98
     monkeypatch.setattr(quantise, "MAX_LOSS", 0.005)

@@ -128,19 +128,19 @@ def test_frozen_features_are_computed_where_the_training_will_be(
     training_setup = _set_up(config, prepared)
     assert moves == expected
     assert training_setup.trainable.label_mean is training_setup.model.label_mean
-    assert training_setup.trainable.face_scale is training_setup.model.face_scale
+    assert training_setup.trainable.scales["face"] is training_setup.model.scales["face"]
 
 
 def test_the_head_is_trained_on_features_and_saved_with_its_encoder(
     small_config: Config, prepared: PreparedSet
 ) -> None:
     setup = _set_up(_config(small_config, frozen=True), prepared)
-    assert isinstance(setup.trainable.face_encoder, PrecomputedFeatures)
-    assert not isinstance(setup.model.face_encoder, PrecomputedFeatures)
+    assert isinstance(setup.trainable.encoders["face"], PrecomputedFeatures)
+    assert not isinstance(setup.model.encoders["face"], PrecomputedFeatures)
     assert setup.trainable.head is setup.model.head
-    assert setup.trainable.voice_encoder is setup.model.voice_encoder
+    assert setup.trainable.encoders["voice"] is setup.model.encoders["voice"]
     assert setup.trainable.training
-    assert setup.data.val[0].frames.ndim == 2
+    assert setup.data.val[0].streams["face"].values.ndim == 2
 
 
 def test_scales_are_the_mean_and_spread_of_the_train_clips(
@@ -151,30 +151,28 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(
     setup = _set_up(_config(small_config, frozen=True), prepared)
     items = [setup.data.train.load_item(row, part, None) for row, part in _train_parts(setup)]
     frames, voice = (
-        np.concatenate([item.frames[item.face_mask] for item in items]),
-        [item.voice for item in items],
+        np.concatenate([item.streams["face"].visible for item in items]),
+        [item.streams["voice"].values for item in items],
     )
-    assert setup.model.face_scale is not None
-    np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(setup.model.face_scale.std[:5], frames.std(axis=0)[:5], rtol=1e-3)
-    assert isinstance(setup.model.voice_encoder, LogMelEncoder)
-    assert setup.model.voice_scale is not None
-    np.testing.assert_allclose(setup.model.voice_scale.mean, np.concatenate(voice).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(setup.model.scales["face"].mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(setup.model.scales["face"].std[:5], frames.std(axis=0)[:5], rtol=1e-3)
+    assert isinstance(setup.model.encoders["voice"], LogMelEncoder)
+    np.testing.assert_allclose(
+        setup.model.scales["voice"].mean, np.concatenate(voice).mean(axis=0), rtol=1e-4
+    )
     other = _set_up(_config(small_config), prepared).model
-    assert other.face_scale is not None
-    assert other.face_scale.std.tolist() == [1.0] * len(other.face_scale.std)
-    assert other.voice_scale is not None
-    np.testing.assert_allclose(other.voice_scale.mean, setup.model.voice_scale.mean, rtol=1e-5)
+    assert other.scales["face"].std.tolist() == [1.0] * len(other.scales["face"].std)
+    np.testing.assert_allclose(other.scales["voice"].mean, setup.model.scales["voice"].mean, rtol=1e-5)
 
 
 def test_pooled_fixed_features_have_a_scale_of_their_own(small_config: Config, prepared: PreparedSet) -> None:
     """The mean and spread over train clips; a stream that is trained along keeps the identity."""
     setup = _set_up(_config(small_config, frozen=True), prepared)
-    head, scale = setup.model.head, setup.model.face_scale
+    head, scale = setup.model.head, setup.model.scales["face"]
     assert isinstance(head, CrossModalHead)
     assert scale is not None
     items = [setup.data.train.load_item(row, part, None) for row, part in _train_parts(setup)]
-    steps = [(item.frames[item.face_mask] - scale.mean.numpy()) / scale.std.numpy() for item in items]
+    steps = [(item.streams["face"].visible - scale.mean.numpy()) / scale.std.numpy() for item in items]
     means = np.array([values.mean(axis=0) for values in steps if len(values)])
     size = means.shape[1]
     moments: Any = head.moment_scales["face"]
@@ -195,13 +193,12 @@ def _train_parts(setup: TrainingSetup) -> list[tuple[PreparedRow, ClipPart]]:
 def test_a_speech_encoder_gets_the_waveform(
     small_config: Config, prepared: PreparedSet, frozen: bool
 ) -> None:
-    config = _config(small_config, voice_encoder="random:hubert-tiny", modalities="voice", frozen=frozen)
+    config = _config(small_config, voice_encoder="random:hubert-tiny", modalities=("voice",), frozen=frozen)
     setup = _set_up(config, prepared)
     item = setup.data.val[0]
-    assert item.voice.shape[1] == (64 if frozen else 320)
-    assert setup.model.voice_scale is not None
-    assert (setup.model.voice_scale.std == 1).all() != frozen
-    assert len(item.frames) == 0 or not item.face_mask.any()
+    assert item.streams["voice"].values.shape[1] == (64 if frozen else 320)
+    assert (setup.model.scales["voice"].std == 1).all() != frozen
+    assert not item.has("face")
 
 
 def test_folds_deal_train_and_val_anew_and_find_their_features(
@@ -214,7 +211,7 @@ def test_folds_deal_train_and_val_anew_and_find_their_features(
         train_ids, val_ids = ({row.clip.clip_id for row in rows} for rows in (data.train.rows, data.val.rows))
         assert train_ids | val_ids == everyone
         assert not {row.clip.person for row in data.train.rows} & {row.clip.person for row in data.val.rows}
-        assert all(data.val[i].frames.ndim == 2 for i in range(len(data.val.rows)))
+        assert all(data.val[i].streams["face"].values.ndim == 2 for i in range(len(data.val.rows)))
         held_out += val_ids
     assert sorted(held_out) == sorted(everyone)
     with pytest.raises(ConfigError, match=r"data\.fold=3"):
@@ -226,8 +223,8 @@ def test_folds_deal_train_and_val_anew_and_find_their_features(
     [
         {},
         {"name": "resnet50"},
-        {"modalities": "face"},
-        {"modalities": "voice", "voice_encoder": "random:hubert-tiny"},
+        {"modalities": ("face",)},
+        {"modalities": ("voice",), "voice_encoder": "random:hubert-tiny"},
     ],
 )
 def test_normalising_per_person_needs_features_that_stay(
@@ -237,19 +234,20 @@ def test_normalising_per_person_needs_features_that_stay(
         _set_up(_config(small_config, person_norm=True, **model), prepared)
 
 
-@pytest.mark.parametrize("model", [{"frozen": True}, {"modalities": "voice"}])
+@pytest.mark.parametrize("model", [{"frozen": True}, {"modalities": ("voice",)}])
 def test_train_and_val_are_normalised_per_person(
     small_config: Config, prepared: PreparedSet, model: dict[str, Any]
 ) -> None:
     setup = _set_up(_config(small_config, person_norm=True, **model), prepared)
     assert isinstance(setup.data.train.load_item, PersonReader)
     assert isinstance(setup.data.val.load_item, PersonReader)
-    assert setup.data.val[0].voice.shape[1] == MEL_BANDS
+    assert setup.data.val[0].streams["voice"].values.shape[1] == MEL_BANDS
 
 
 def test_without_normalising_media_are_read_as_they_are(small_config: Config, prepared: PreparedSet) -> None:
     setup = _set_up(_config(small_config), prepared)
-    assert isinstance(setup.data.train.load_item, MediaReader)
+    assert not isinstance(setup.data.train.load_item, PersonReader)
+    assert setup.data.val[0].streams["face"].values.dtype == np.uint8
     assert setup.trainable is setup.model
 
 
@@ -269,5 +267,5 @@ def test_activations_are_not_recomputed_through_the_statistics_of_a_batch(
         message = r"batch norms in 'resnet'.*model\.freeze_batch_norm=true"
         is_fixed = (encoder, freezes) == ("starter", True)
         with nullcontext() if is_fixed else pytest.raises(ConfigError, match=message):
-            encoder_of_face: Any = _set_up(config, prepared).trainable.face_encoder
+            encoder_of_face: Any = _set_up(config, prepared).trainable.encoders["face"]
             assert encoder_of_face.checkpointing

@@ -107,11 +107,11 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     moved = [
         name
         for name, tensor in pretrained.items()
-        if not torch.equal(trained[f"face_encoder.net.{name}"], tensor)
+        if not torch.equal(trained[f"encoders.face.net.{name}"], tensor)
     ]
     assert moved == []
     monkeypatch.delenv("REACTOMETER_WEIGHTS")
-    encoder = load_network(folder)[0].face_encoder  # the folder is not needed any more
+    encoder = load_network(folder)[0].encoders["face"]  # the folder is not needed any more
     assert isinstance(encoder, FrameEncoder)
     assert encoder.pixels.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert encoder.pretrained

@@ -42,11 +42,9 @@ def audit(
     data: DataArgument,
     out: Annotated[Path | None, out_option("FILE", "JSON file for all results.")] = None,
     labels: LabelsOption = None,
-    face_features: Annotated[
-        str | None, typer.Option(help="Columns of face features, in a feature table.")
-    ] = None,
-    voice_features: Annotated[
-        str | None, typer.Option(help="Columns of voice features, in a feature table.")
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=COLUMNS", help="A stream of a feature table, such as face=AU*."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -62,7 +60,8 @@ def audit(
     from reactometer.models.architectures import reads_length
 
     settings = load_config(config) if config else None
-    result = run(data, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
+    streams = dict(text.partition("=")[::2] for text in features or [])
+    result = run(data, labels=labels, features=streams, out=out)
     render.print_json(result)
     render_evaluation.print_audit(result)
     if settings and reads_length(settings):

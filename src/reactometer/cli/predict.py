@@ -121,6 +121,12 @@ def predict(
             "--same-person", help="Normalise over all files as one person.", rich_help_panel=ANALYSIS
         ),
     ] = False,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of the files' features, for a model that uses some.", rich_help_panel=ANALYSIS
+        ),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Predict emotion intensities, per file and over time.
@@ -141,6 +147,7 @@ def predict(
     }
     of_folder |= {"fresh": fresh, "ray": ray, "format": table_format != "csv"}
     of_table: dict[str, object] = {"out": out, "people": people, "same-person": same_person}
+    of_table["features"] = features
     for name in (name for name, value in (of_table if out_dir else of_folder).items() if value):
         if not out_dir:
             raise ConfigError(f"--{name} needs --out-dir", fix="Add --out-dir results")
@@ -169,7 +176,7 @@ def predict(
         render.print_run(result)
         failed = bool(result.failures)
     else:
-        failed = _predict_table(files, out, model, options, device, people, same_person)
+        failed = _predict_table(files, out, model, options, device, people, same_person, features)
     render.print_starter(model)
     raise typer.Exit(SOME_FAILED if failed else OK)
 
@@ -182,6 +189,7 @@ def _predict_table(
     device: str,
     people: Path | None,
     same_person: bool,
+    features: Path | None,
 ) -> bool:
     from reactometer.data.files import find_files
     from reactometer.data.object_store import is_uri
@@ -201,7 +209,7 @@ def _predict_table(
     if same_person and not people:
         person_by_path = dict.fromkeys(paths, "the same")
     loaded = load_model(model, device, wait=False)
-    predictions = predict_files(paths, loaded, **asdict(options), people=person_by_path)
+    predictions = predict_files(paths, loaded, **asdict(options), people=person_by_path, features=features)
     render.print_device(loaded)
     rows = clip_rows(predictions)
     if out:

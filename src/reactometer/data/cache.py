@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,16 @@ from reactometer.media.audio import is_audible
 from reactometer.paths import cache_folder
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 """Version of the cache's files; a cache of another version is stale."""
 
 INDEX_FILE = "cache.json"
 
 KEY_DIGITS = 12
 """Hexadecimal digits of a clip's key: among 20,000 clips two equal keys have a probability of 1e-6."""
+
+MEDIA = ("face", "voice")
+"""Names of the streams that come from video and sound; all others are features from a table."""
 
 FEATURES = "features"
 """Folder of the features, beside the prepared clips."""
@@ -58,16 +61,26 @@ class PreparedSet:
     labels: tuple[str, ...]
     settings: PrepareConfig
     rows: tuple[PreparedRow, ...]
-    feature_sizes: Mapping[str, int] | None = (
-        None  # by modality, if the dataset has features instead of media
-    )
-    format: Literal[3] = FORMAT
+    has_media: bool = True
+    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # from tables: names by stream
+    tables: str = ""  # name of the folder in FEATURES with the features from tables
+    format: Literal[4] = FORMAT
     is_folded: bool = False  # the splits are folds, see data.splits.assign_folds
 
     @property
     def failed(self) -> tuple[PreparedRow, ...]:
         """Return the unusable clips; ``clip.problem`` has the reason."""
         return tuple(row for row in self.rows if row.clip.problem)
+
+    @property
+    def feature_sizes(self) -> dict[str, int]:
+        """Return the number of features per step from tables, by stream."""
+        return {name: len(names) for name, names in self.features.items()}
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """Return the streams of video and sound that no table replaces."""
+        return tuple(name for name in MEDIA if self.has_media and name not in self.features)
 
     @property
     def manifest_sha256(self) -> str:
@@ -185,8 +198,8 @@ def claim_folder(folder: Path) -> None:
     make_folder(folder / "clips")
 
 
-def default_folder(data: Path, face: str | None = None, voice: str | None = None) -> Path:
+def default_folder(data: Path, features: Mapping[str, str] = {}) -> Path:
     """Return the default folder, in the user's cache, of a prepared dataset or of its features by these
     settings."""
-    key = json.dumps([str(data.resolve()), face, voice])
+    key = json.dumps([str(data.resolve()), dict(features)])
     return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(key.encode()).hexdigest()[:12]}"

@@ -13,20 +13,19 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save
 
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import ClipPart, Item, ItemLoader, split_parts
+from reactometer.data.inputs import ClipPart, Item, ItemLoader, Steps, all_steps, split_parts
 from reactometer.errors import DataError
 from reactometer.io import PART, format_json, make_folder, parse_json_object, wrap_decode_errors, write_atomic
 from reactometer.media.speech import detector_sha256
 from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
-STREAMS = ("face", "voice")
-QUALITY = "quality"
+QUALITY = ".quality"
 """Name of the array with ``face_px`` and ``speech_share`` of the item."""
 
 INDEX_FILE = "features.json"
 
-FORMAT = 5
+FORMAT = 6
 """Version of the files; features of another version are recomputed."""
 
 REBUILD_HINT = "Delete the folder and run the command again"
@@ -37,7 +36,7 @@ class FeatureStore:
     """Features of parts of clips. A file has a float32 table per stream, with one row per step (time in s,
     features).
 
-    Only steps with a visible face or audible voice are stored. Stores of the same features are joined with
+    Only steps in the mask are stored. Stores of the same features are joined with
     ``|``.
     """
 
@@ -51,7 +50,7 @@ class FeatureStore:
             DataError: the store lacks this part, or its file is damaged.
         """
         tables: dict[str, FloatArray] = {
-            stream: np.zeros((0, 1 + self.sizes[stream]), np.float32) for stream in STREAMS
+            name: np.zeros((0, 1 + size), np.float32) for name, size in self.sizes.items()
         }
         tables[QUALITY] = np.full(2, np.nan, np.float32)
         if row.file:
@@ -62,16 +61,9 @@ class FeatureStore:
                 )
             with wrap_decode_errors(file, DataError, f"Delete {file.parent} and run the command again"):
                 tables = load_file(file)
-        face, voice = tables["face"], tables["voice"]
-        return Item(
-            frames=face[:, 1:],
-            face_mask=np.ones(len(face), dtype=bool),
-            times_s=face[:, 0],
-            voice=voice[:, 1:],
-            voice_times_s=voice[:, 0],
-            face_px=float(tables[QUALITY][0]),
-            speech_share=float(tables[QUALITY][1]),
-        )
+        face_px, share = tables.pop(QUALITY).tolist()
+        streams = {name: all_steps(table[:, 1:], table[:, 0]) for name, table in tables.items()}
+        return Item(streams, face_px=face_px, speech_share=share)
 
     def __or__(self, other: FeatureStore) -> FeatureStore:
         """Join both stores' clips."""
@@ -99,8 +91,8 @@ def write_store(
     Args:
         folder: created if it is missing.
         rows: the clips.
-        read: reads the item of a part (``frames`` (T, D) and ``voice`` (N, M) float32).
-        sizes: number of features per step, by stream ("face", "voice").
+        read: reads the item of a part, whose streams are features (T, D) float32.
+        sizes: number of features per step, by stream.
         title: title of the progress bar on standard error; empty: no bar.
         source: all that the features depend on besides the clips' files.
     """
@@ -115,10 +107,9 @@ def write_store(
                 names[part_key(row, part)] = name = f"{_digest(row, part, sizes, source)}.safetensors"
                 if not (folder / name).is_file():
                     item = read(row, part, None)
-                    face = _to_table(item.times_s[item.face_mask], item.frames[item.face_mask], sizes["face"])
-                    voice = _to_table(item.voice_times_s, item.voice, sizes["voice"])
+                    tables = {stream: _to_table(item.streams[stream], sizes[stream]) for stream in sizes}
                     quality = np.array([item.face_px, item.speech_share], np.float32)
-                    write_atomic(folder / name, save({"face": face, "voice": voice, QUALITY: quality}))
+                    write_atomic(folder / name, save({**tables, QUALITY: quality}))
             advance()
         write_atomic(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": names}))
         current = set(names.values())
@@ -136,12 +127,13 @@ def open_store(folder: Path) -> FeatureStore:
     with wrap_decode_errors(file, DataError, REBUILD_HINT):
         index = parse_json_object(file.read_bytes())
         files = {str(key): folder / Path(name).name for key, name in index["files"].items()}
-        return FeatureStore({stream: int(index["sizes"][stream]) for stream in STREAMS}, files)
+        return FeatureStore({name: int(size) for name, size in index["sizes"].items()}, files)
 
 
-def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArray:
-    """Join times (T,) and features (T, D) in a table (T, 1 + D) float32."""
-    return np.ascontiguousarray(np.column_stack((times_s, features.reshape(len(times_s), size))), np.float32)
+def _to_table(steps: Steps, size: int) -> FloatArray:
+    """Join times (T,) and features (T, D) of the steps in the mask in a table (T, 1 + D) float32."""
+    times_s = steps.times_s[steps.mask]
+    return np.ascontiguousarray(np.column_stack((times_s, steps.visible.reshape(-1, size))), np.float32)
 
 
 def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:

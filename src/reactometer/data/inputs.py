@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 
-from reactometer.data.cache import PreparedRow, load_clip
+from reactometer.data.cache import MEDIA, PreparedRow, load_clip
 from reactometer.media.audio import is_audible
 from reactometer.media.audio_features import STEP_RATE_HZ, log_mel
 from reactometer.media.faces import decode_crop
@@ -23,30 +23,69 @@ BLOCK_SIZE = 320
 """Samples per block of the waveform: 20 ms, the step of HuBERT and wav2vec 2.0."""
 
 
+class Steps(NamedTuple):
+    """One stream of a clip or window: images, sound or features over time."""
+
+    values: np.ndarray  # (T, 3, H, W) uint8, or (T, D) float32
+    mask: np.ndarray  # (T,) bool: the step shows the face, or contains sound or features
+    times_s: FloatArray  # (T,), from the beginning of the clip
+
+    def select(self, index: np.ndarray | slice) -> Steps:
+        """Return some of the steps."""
+        return Steps(self.values[index], self.mask[index], self.times_s[index])
+
+    def between(self, start_s: float, end_s: float) -> Steps:
+        """Return the steps in [start_s, end_s), with times from ``start_s``.
+
+        Steps without a time (NaN) belong to every span.
+        """
+        timeless = np.isnan(self.times_s)
+        steps = self.select(timeless | (self.times_s >= start_s) & (self.times_s < end_s))
+        return steps._replace(times_s=np.nan_to_num(steps.times_s - np.float32(start_s)))
+
+    @property
+    def visible(self) -> np.ndarray:
+        """The values in the mask."""
+        return np.asarray(self.values[self.mask])
+
+
+def all_steps(values: np.ndarray, times_s: FloatArray) -> Steps:
+    """Return a stream whose mask contains every step."""
+    return Steps(values, np.ones(len(values), bool), times_s)
+
+
+def no_steps(feature_size: int) -> Steps:
+    """Return a stream of features without steps."""
+    return all_steps(np.zeros((0, feature_size), np.float32), np.zeros(0, np.float32))
+
+
 @dataclass(frozen=True)
 class Item:
     """Model input of one clip or window; letters as in :mod:`reactometer.types`."""
 
-    frames: np.ndarray  # (T, 3, H, W) uint8, or (T, D) float32
-    face_mask: np.ndarray  # (T,) bool
-    times_s: FloatArray  # (T,)
-    voice: FloatArray  # (N, M); N = 0 if nothing is audible
-    voice_times_s: FloatArray  # (N,)
+    streams: Mapping[str, Steps]  # by name
     targets: tuple[float, ...] | None = None
     face_px: float = math.nan  # median height of the faces' boxes in the file's frames; NaN: unknown
     speech_share: float = math.nan  # of the sound, in [0, 1]; NaN: unknown
     warnings: tuple[str, ...] = ()  # reasons why the face or the voice is masked
     clip_index: int = 0
 
+    def has(self, name: str) -> bool:
+        """Return whether a stream has a step in its mask."""
+        return name in self.streams and bool(self.streams[name].mask.any())
+
+    def with_steps(self, streams: Mapping[str, Steps]) -> Item:
+        """Return the item with some streams added or replaced."""
+        return replace(self, streams={**self.streams, **streams})
+
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Sampling of a clip for a model: number and size of frames, and modalities."""
+    """Sampling of a clip for a model: number and size of frames, and streams of media."""
 
     n_frames: int
     size_px: int
-    uses_face: bool = True
-    uses_voice: bool = True
+    media: tuple[str, ...] = MEDIA  # those of the streams that are read from video and sound
     audio_input: Literal["log-mel", "samples"] = "log-mel"
     crop_share: float = 1.0  # central share of the crop's side
 
@@ -106,26 +145,28 @@ def pick_samples(
 
 def to_item(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None = None) -> Item:
     """Decode a model's input from a clip; with ``rng``, the choice of frames is jittered as in training."""
-    samples = pick_samples(clip, spec, rng)
-    frames = np.zeros((len(samples), 3, spec.size_px, spec.size_px), dtype=np.uint8)  # (T, 3, H, W)
-    face_mask = np.array(
-        [spec.uses_face and sample.crop_jpeg is not None for sample in samples], dtype=bool
-    )  # (T,)
-    for i, sample in enumerate(samples):
-        if face_mask[i]:
-            frames[i] = decode_frame(sample.crop_jpeg or b"", spec)
-    audible = spec.uses_voice and clip.waveform is not None and is_audible(clip.waveform)
-    waveform = clip.waveform if audible else None
-    voice, rate_hz = _audio_steps(waveform, spec.audio_input)
-    return Item(
-        frames=frames,
-        face_mask=face_mask,
-        times_s=np.array([sample.time_s - clip.start_s for sample in samples], dtype=np.float32),
-        voice=voice,
-        voice_times_s=np.arange(len(voice), dtype=np.float32) / rate_hz,
-        face_px=face_height(samples) if spec.uses_face else math.nan,
-        speech_share=math.nan if waveform is None else speech_share(waveform),
-    )
+    item = Item({})
+    if "face" in spec.media:
+        samples = pick_samples(clip, spec, rng)
+        frames = np.zeros((len(samples), 3, spec.size_px, spec.size_px), dtype=np.uint8)  # (T, 3, H, W)
+        for frame, sample in zip(frames, samples, strict=True):
+            if sample.crop_jpeg:
+                frame[:] = decode_frame(sample.crop_jpeg, spec)
+        face = face_steps(clip, samples, frames)
+        item = replace(item, streams={"face": face}, face_px=face_height(samples))
+    if "voice" in spec.media:
+        waveform = clip.waveform if is_audible(clip.waveform) else None
+        values, rate_hz = _audio_steps(waveform, spec.audio_input)
+        voice = all_steps(values, np.arange(len(values), dtype=np.float32) / np.float32(rate_hz))
+        share = math.nan if waveform is None else speech_share(waveform)
+        item = replace(item.with_steps({"voice": voice}), speech_share=share)
+    return item
+
+
+def face_steps(clip: PreparedClip, samples: Sequence[FaceSample], values: np.ndarray) -> Steps:
+    """Return the stream of a clip's samples, from their images or features (T, ...)."""
+    mask = np.array([bool(sample.crop_jpeg) for sample in samples], dtype=bool)
+    return Steps(values, mask, np.array([sample.time_s - clip.start_s for sample in samples], np.float32))
 
 
 def face_height(samples: Sequence[FaceSample]) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -196,10 +196,9 @@ def _fit_shift(means: FloatArray, stats: FeatureStats) -> PersonShift:
 
 def _streams(item: Item) -> Iterator[tuple[str, FloatArray]]:
     """Yield the features (T, D) of each stream of an item that has any; images have none."""
-    face = item.frames[item.face_mask] if item.frames.ndim == 2 else item.voice[:0]
-    for stream, steps in (("face", face), ("voice", item.voice)):
-        if len(steps):
-            yield stream, steps.astype(np.float64)
+    for name, steps in item.streams.items():
+        if steps.values.ndim == 2 and steps.mask.any():
+            yield name, steps.visible.astype(np.float64)
 
 
 def _to_stats(mean: FloatArray, variance: FloatArray) -> FeatureStats:
@@ -210,11 +209,12 @@ def _to_stats(mean: FloatArray, variance: FloatArray) -> FeatureStats:
 
 def shift_item(item: Item, shifts: Shifts) -> Item:
     """Subtract a person's shifts from the features of an item."""
-
-    def move(steps: np.ndarray, stream: str) -> np.ndarray:
-        return (steps - shifts[stream].shift).astype(np.float32) if stream in shifts and len(steps) else steps
-
-    return replace(item, frames=move(item.frames, "face"), voice=move(item.voice, "voice"))
+    shifted = {
+        name: steps._replace(values=(steps.values - shifts[name].shift).astype(np.float32))
+        for name, steps in item.streams.items()
+        if name in shifts
+    }
+    return item.with_steps(shifted)
 
 
 @dataclass(frozen=True)

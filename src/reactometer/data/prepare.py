@@ -153,18 +153,25 @@ def open_data(
     if config.path is None:
         raise ConfigError("no dataset", fix="Name it with -d DATA, or set data.path in the TOML file")
     data, labels = config.path, config.labels
-    face, voice = config.face_features, config.voice_features
-    if not (face or voice) or (data / INDEX_FILE).is_file():
-        return prepare(
-            data, config.cache, settings=settings, labels=labels, votes=config.votes, progress=progress
-        )
-    require("pandas", extra="evaluate")
-    from reactometer.data.feature_tables import prepare_features  # here, because importing pandas is slow
+    is_table = any(":" not in text for text in config.features.values())
+    if is_table and not (data / INDEX_FILE).is_file():
+        require("pandas", extra="evaluate")
+        from reactometer.data.feature_tables import prepare_features  # importing pandas is slow
 
-    folder = config.cache or default_folder(data, face, voice)
-    claim_folder(folder)
-    with FileLock(folder / "clips" / LOCK):  # other training processes wait
-        return prepare_features(data, folder, face=face, voice=voice, labels=labels, progress=progress)
+        folder = config.cache or default_folder(data, config.features)
+        claim_folder(folder)
+        with FileLock(folder / "clips" / LOCK):  # other training processes wait
+            return prepare_features(data, folder, config.features, labels=labels, progress=progress)
+    prepared = prepare(
+        data, config.cache, settings=settings, labels=labels, votes=config.votes, progress=progress
+    )
+    if not config.features or not prepared.has_media:
+        return prepared
+    require("pandas", extra="evaluate")
+    from reactometer.data.feature_tables import add_features  # importing pandas is slow
+
+    with FileLock(prepared.folder / "clips" / LOCK):
+        return add_features(prepared, config.features, data, progress=progress)
 
 
 def _output_file(folder: Path, settings: PrepareConfig, clip: Clip) -> Path:

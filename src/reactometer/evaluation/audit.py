@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,25 +57,19 @@ def audit(
     data: Path | str,
     *,
     labels: str | Sequence[str] | None = None,
-    face_features: str | None = None,
-    voice_features: str | None = None,
+    features: Mapping[str, str] = {},
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Audit:
     """Report leaks between splits, labels that the clip length predicts, and missing data; write JSON to
     ``out``.
 
-    ``labels``, ``face_features`` and ``voice_features`` are those of :class:`~reactometer.config.DataConfig`.
+    ``labels`` and ``features`` are those of :class:`~reactometer.config.DataConfig`.
 
     Raises:
         DataError: the dataset cannot be used.
     """
-    config = {
-        "path": data,
-        "labels": labels,
-        "face_features": face_features,
-        "voice_features": voice_features,
-    }
+    config = {"path": data, "labels": labels, "features": dict(features)}
     prepared = open_data(DataConfig.model_validate(config), PrepareConfig(), progress=progress)
     clips = [row.clip for row in prepared.rows]
     label_vectors, label_leaks = find_label_vectors(clips)

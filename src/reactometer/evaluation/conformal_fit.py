@@ -111,8 +111,8 @@ def fit_uncertainty(
     """Fit intervals and, optionally, recalibration to clips of one split.
 
     If enough people are known, the intervals are for clips of a new person, else for new clips like these. A
-    model of face and voice is also scored with either one hidden, so that there are intervals for each of the
-    three.
+    model of several streams is also scored with each one hidden, and with all but one hidden, so that there
+    are intervals for each of these sets.
 
     With recalibration, each clip's residual comes from curves fitted to other people's clips (five folds).
     The arguments are those of :func:`calibrate`; coverage is in [0.5, 1).
@@ -161,7 +161,7 @@ def _score_by_modalities(
     loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool
 ) -> tuple[Sequence[PreparedRow], dict[int, Score], dict[str, dict[int, Score]]]:
     """Return the rows of a split, and scores of clips with labels by index of the row: unmasked, and by the
-    modalities that are left after masking either one."""
+    streams that are left after masking some."""
     members = None
     if split == OUT_OF_FOLD:
         split = "all"
@@ -171,11 +171,9 @@ def _score_by_modalities(
         for index, row in enumerate(prepared.split(split))
         if members is None or members[index]  # of clips outside the folds, score_split returns nothing
     ]
-    specs = [loaded.sampling]
-    if loaded.sampling.uses_face and loaded.sampling.uses_voice:
-        specs += [replace(loaded.sampling, uses_voice=False), replace(loaded.sampling, uses_face=False)]
     passes = [
-        score_split(loaded, prepared, split, sampling, members, progress=progress)[0] for sampling in specs
+        score_split(loaded, prepared, split, hidden, members, progress=progress)[0]
+        for hidden in _hidden_sets(sorted(loaded.streams))
     ]
     usable = [
         {index: score for index, score in enumerate(scores) if score.has_input and rows[index].clip.labels}
@@ -185,6 +183,14 @@ def _score_by_modalities(
     for index, score in (pair for scores in usable for pair in scores.items()):
         scores_by_modalities.setdefault(score.modalities, {}).setdefault(index, score)
     return rows, usable[0], scores_by_modalities
+
+
+def _hidden_sets(streams: list[str]) -> list[tuple[str, ...]]:
+    """Return the sets of streams to hide: none, each one, and all but one."""
+    sets = [tuple(name for name in streams if name != remaining) for remaining in streams]
+    return list(
+        dict.fromkeys([(), *((name,) for name in reversed(streams)), *sets] if len(streams) > 1 else [()])
+    )
 
 
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import InputSpec
 from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, OutputError, ScoreError, suggestion
@@ -30,6 +29,7 @@ from reactometer.evaluation.overlap import Overlap, check_held_out, find_held_ou
 from reactometer.evaluation.plots import mark, plot_calibration, plot_coverage
 from reactometer.evaluation.subgroups import Group, as_table, compare_groups, split_column
 from reactometer.inference.checkpoint import LoadedModel, load_model
+from reactometer.inference.scores import join_names
 from reactometer.inference.scoring import score_split
 from reactometer.io import format_json, make_folder, write_atomic, write_plot
 from reactometer.labels import EMI, HUME_REACTION
@@ -168,7 +168,7 @@ def evaluate(  # noqa: PLR0913 - options by keyword
         data: a dataset, or a folder prepared before.
         split: "train", "val", "test", "all", or "out-of-fold": the clips in the folds of an ensemble, each
             scored by the members that held it out; default: test, or val if test has no labels.
-        without: "face" or "voice": mask this modality of a model that uses both.
+        without: mask this stream, such as "face" or "voice", of a model that uses several.
         by: resampling unit of the intervals, "person", "stimulus" or "clip"; default: person if known, else
             clip.
         n_resamples: number of resamples for the intervals; 0: no intervals and no reliability.
@@ -192,7 +192,7 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if out is not None:
         make_folder(Path(out))
-    spec = mask_modality(loaded, without)
+    hidden = hide_stream(loaded, without)
     prepared = open_for_model(loaded, data, progress=progress)
     chosen = choose_split(prepared, split)
     split_of_rows = "all" if chosen == OUT_OF_FOLD else chosen
@@ -211,7 +211,7 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     resampling = choose_units([row.clip for row in scored], by, n_resamples)
     for column in groups:
         split_column([row.clip for row in scored], column)  # raises before the slow part
-    scores, note = score_split(loaded, prepared, split_of_rows, spec, members, progress=progress)
+    scores, note = score_split(loaded, prepared, split_of_rows, hidden, members, progress=progress)
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
     targets = np.array([row.clip.labels for row in scored], dtype=np.float64).reshape(
         len(scored), len(labels)
@@ -277,38 +277,55 @@ def open_for_model(loaded: LoadedModel, data: Path | str, *, progress: bool = Tr
             expected=", ".join(loaded.labels),
             fix="Evaluate on a dataset with the same labels in the same order",
         )
-    trained_detector = loaded.members[0].description.get("data", {}).get("detector")
-    if prepared.feature_sizes is None and trained_detector not in (None, prepared.settings.detector):
+    _check_streams(loaded, prepared)
+    lead = next((member for member in loaded.members if member.networks.media), loaded)
+    settings, trained = prepared.settings, loaded.config.prepare
+    trained_detector = lead.description.get("data", {}).get("detector")
+    if not (prepared.has_media and lead.networks.media):
+        return prepared
+    if trained_detector not in (None, settings.detector):
         warnings.warn(
-            f"{prepared.folder}: faces were found by {prepared.settings.detector}, but by {trained_detector} "
+            f"{prepared.folder}: faces were found by {settings.detector}, but by {trained_detector} "
             "in the model's training data, so scores may differ. "
             f"hint: reactometer prepare --detector {trained_detector}",
             stacklevel=3,
         )
-    model_sizes = loaded.networks.feature_sizes
-    sizes = prepared.feature_sizes
-    if model_sizes is None and sizes is None:
-        settings = prepared.settings
-        trained_settings = loaded.config.prepare
-        if (settings.rate_hz, settings.size_px) != (trained_settings.rate_hz, trained_settings.size_px):
-            raise ModelError(
-                f"{prepared.folder}: prepared with other settings than the model's training data",
-                got=f"rate_hz={settings.rate_hz}, size_px={settings.size_px}",
-                expected=f"rate_hz={trained_settings.rate_hz}, size_px={trained_settings.size_px}",
-                fix="Name the dataset instead of the prepared folder",
-            )
-    elif (
-        model_sizes is None
-        or sizes is None
-        or any(sizes.get(name, 0) != n for name, n in model_sizes.items())
-    ):
-        raise DataError(
-            f"{prepared.folder}: other features than the model was trained on",
-            got=sizes or "videos",
-            expected=model_sizes or "videos",
-            fix="Use the same features, or videos, as in training",
+    if (settings.rate_hz, settings.size_px) != (trained.rate_hz, trained.size_px):
+        raise ModelError(
+            f"{prepared.folder}: prepared with other settings than the model's training data",
+            got=f"rate_hz={settings.rate_hz}, size_px={settings.size_px}",
+            expected=f"rate_hz={trained.rate_hz}, size_px={trained.size_px}",
+            fix="Name the dataset instead of the prepared folder",
         )
     return prepared
+
+
+def _check_streams(loaded: LoadedModel, prepared: PreparedSet) -> None:
+    """Raise DataError if the dataset lacks a stream of a model, or of every member of an ensemble."""
+
+    def is_available(name: str) -> bool:
+        return name in (prepared.media if loaded.streams[name].medium else prepared.features)
+
+    is_usable = any(all(map(is_available, member.networks.inputs)) for member in loaded.members)
+    columns = {name: stream.columns for name, stream in loaded.streams.items() if not stream.medium}
+    is_other = any(columns.get(name, [*names]) != [*names] for name, names in prepared.features.items())
+    if is_other or not is_usable:
+        media = sorted({name for member in loaded.members for name in member.networks.media})
+        raise DataError(
+            f"{prepared.folder}: other input than the model was trained on",
+            got=_describe_streams(prepared.media, prepared.features),
+            expected=_describe_streams(media, columns),
+            fix="Use the same features, or videos, as in training",
+        )
+
+
+def _describe_streams(media: Sequence[str], features: Mapping[str, Sequence[str]]) -> str:
+    descriptions = [
+        f"{name} ({len(names)} features, {names[0]} to {names[-1]})"
+        for name, names in features.items()
+        if names
+    ]
+    return join_names([*media, *descriptions]) or "no input"
 
 
 def _write_files(evaluation: Evaluation, out: Path) -> None:
@@ -325,17 +342,15 @@ def _write_files(evaluation: Evaluation, out: Path) -> None:
     write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
 
 
-def mask_modality(loaded: LoadedModel, modality: str | None) -> InputSpec:
-    """Return the model's input settings with one modality masked."""
-    if modality is None:
-        return loaded.sampling
-    if modality not in ("face", "voice"):
-        raise ModelError("unknown modality", got=modality, expected="face or voice")
-    if not (loaded.sampling.uses_voice and loaded.sampling.uses_face):
-        raise ModelError(
-            "this model uses one modality only", got=f"without {modality}", fix="Remove --without"
-        )
-    return replace(loaded.sampling, uses_face=modality != "face", uses_voice=modality != "voice")
+def hide_stream(loaded: LoadedModel, name: str | None) -> tuple[str, ...]:
+    """Return the streams to mask: one of several that the model uses, or none; else raise ModelError."""
+    if name is None:
+        return ()
+    if name not in loaded.streams:
+        raise ModelError("unknown stream", got=name, expected=join_names(sorted(loaded.streams)))
+    if len(loaded.streams) < 2:
+        raise ModelError("this model uses one stream only", got=f"without {name}", fix="Remove --without")
+    return (name,)
 
 
 def choose_split(prepared: PreparedSet, split: str | None) -> str:

@@ -66,12 +66,12 @@ def report(  # noqa: PLR0913 - options by keyword
     robustness_curves = None
     if robustness and not loaded.networks.feature_sizes and evaluation.split != OUT_OF_FOLD:
         robustness_curves = measure_robustness(loaded, prepared, evaluation.split, out, by=by, **options)
-    uses_both = loaded.sampling.uses_face and loaded.sampling.uses_voice
+    streams = sorted(loaded.streams, reverse=True)
     ablations = {
         f"without {modality}": evaluate(
             loaded, folder, split=evaluation.split, without=modality, n_resamples=0, **options
         ).metrics
-        for modality in (("voice", "face") if uses_both else ())
+        for modality in (streams if len(streams) > 1 else ())
     }
     labels = evaluation.metrics.labels
     baselines = dict[str, Metrics]()
@@ -101,8 +101,8 @@ def report(  # noqa: PLR0913 - options by keyword
         shuffled=(np.mean(shuffled), *np.quantile(shuffled, [0.025, 0.975])) if shuffled else None,
         robustness_curves=robustness_curves,
         audit=audit(folder, progress=progress),
-        worst=_worst_clips(evaluation, of_media=prepared.feature_sizes is None),
-        of_media=prepared.feature_sizes is None,
+        worst=_worst_clips(evaluation, of_media=prepared.has_media),
+        of_media=prepared.has_media,
         configuration=json.dumps(
             [member.config.model_dump(mode="json") for member in loaded.members], indent=2
         ),

@@ -144,7 +144,7 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
     rate_hz = loaded.config.prepare.rate_hz
     sides_px = [side_px for side_px in SIDES_PX if side_px < loaded.config.prepare.size_px]
     corruptions: dict[str, dict[str, ClipTransform]] = {}
-    if loaded.sampling.uses_face:
+    if loaded.uses_face:
         detector = load_detector(loaded.config.prepare.detector)
         corruptions |= {
             "face hidden, share of the frames": {
@@ -158,7 +158,7 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
                 f"{rate_hz / step:g}": partial(thin_frames, step=step) for step in RATE_STEPS
             },
         }
-    if loaded.sampling.uses_voice:
+    if loaded.uses_voice:
         for name, falloff_db in NOISES.items():
             noise = {
                 f"{snr_db} dB": partial(add_noise, snr_db=snr_db, falloff_db=falloff_db) for snr_db in SNR_DB
@@ -206,11 +206,10 @@ def _predict_corrupted(
     """Return (clips, L) predicted intensities of the unchanged clips, then of the clips after each
     transform."""
     rows = prepared.split(split)
-    sampling = loaded.sampling
     by_member = []
     for member in loaded.members:
-        unchanged = open_reader(member, prepared, split, sampling, progress=progress)
-        changed = [MediaReader(sampling, transform, member.encode) for transform in transforms]
+        unchanged = open_reader(member, prepared, split, progress=progress)
+        changed = [MediaReader(member.sampling, transform, member.encode) for transform in transforms]
         readers: list[ItemLoader] = [unchanged, *changed]
         with progress_bar("degrading", len(readers) * len(rows), progress) as advance:
             by_member.append([score_encoded(member, read, rows, advance=advance)[0] for read in readers])

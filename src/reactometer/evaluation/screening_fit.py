@@ -64,7 +64,7 @@ def fit_screening(loaded: LoadedModel, prepared: PreparedSet) -> Screening:
     detector of speech, any sound counts as a voice, with a warning.
     """
     train, val = (_items(loaded, prepared, split) for split in ("train", "val"))
-    speech = np.array([item.speech_share for item in (*train, *val) if len(item.voice)])
+    speech = np.array([item.speech_share for item in (*train, *val) if item.has("voice")])
     if np.isnan(speech).any():
         speech = speech[:0]
         warnings.warn(
@@ -73,14 +73,14 @@ def fit_screening(loaded: LoadedModel, prepared: PreparedSet) -> Screening:
             stacklevel=3,
         )
     min_speech = min(MAX_MIN_SPEECH, float(np.quantile(speech, QUIET_SHARE))) if len(speech) else 0.0
-    faces = [item for item in train if item.face_mask.any()]
+    faces = [item for item in train if item.has("face")]
     if not faces:
         return Screening(
             min_speech, np.zeros((0, len(DEFECTS)), np.float32), np.zeros(len(DEFECTS), np.float32)
         )
     weights, bias = _fit_log_odds(_encode_groups(loaded, faces, seed=0))
     screening = Screening(min_speech, weights, bias)
-    held_out = [item for item in val if item.face_mask.any()] or faces
+    held_out = [item for item in val if item.has("face")] or faces
     clear = screening.excess(_encode(loaded, held_out))  # (n, K)
     checked = held_out[:: len(held_out) // MAX_SPOILED_CLIPS + 1]
     _, *spoiled = map(screening.excess, _encode_groups(loaded, checked, seed=1))
@@ -97,7 +97,7 @@ def _items(loaded: LoadedModel, prepared: PreparedSet, split: str) -> list[Item]
     """Return items of at most MAX_CLIPS clips of a split, not encoded, with a few frames each."""
     rows = [row for row in prepared.split(split) if row.file]
     rows = rows[:: len(rows) // MAX_CLIPS + 1]
-    if prepared.feature_sizes is not None:
+    if not prepared.has_media:
         return []
     n_frames = min(loaded.sampling.n_frames, -(-MAX_FRAMES // max(len(rows), 1)))
     read = MediaReader(replace(loaded.sampling, n_frames=n_frames))
@@ -108,24 +108,25 @@ def _items(loaded: LoadedModel, prepared: PreparedSet, split: str) -> list[Item]
 def _encode_groups(loaded: LoadedModel, faces: list[Item], seed: int) -> list[FloatArray]:
     """Return features (n, D) of clear faces and, in the order of DEFECTS, of spoiled and rendered ones."""
     groups = [[_spoil(item, (seed, number), defect) for number, item in enumerate(faces)] for defect in SPOIL]
-    n_faces = sum(int(item.face_mask.sum()) for item in faces)
+    n_faces = sum(int(item.streams["face"].mask.sum()) for item in faces)
     rendered = _rendered_items(loaded.sampling, min(MAX_PEOPLE, n_faces // FACES_PER_PERSON + 1), seed)
     return [_encode(loaded, group) for group in (faces, *groups, rendered)]
 
 
 def _encode(loaded: LoadedModel, items: list[Item]) -> FloatArray:
     """Return the face encoder's features (n, D) of all visible faces."""
-    encoded = [loaded.networks.encode_face(item) for item in items]
-    return np.concatenate([item.frames[item.face_mask] for item in encoded])
+    encoded = [loaded.networks.encode(Item({"face": item.streams["face"]})) for item in items]
+    return np.concatenate([item.streams["face"].visible for item in encoded])
 
 
 def _spoil(item: Item, seed: tuple[int, int], defect: Defect) -> Item:
     """Spoil all faces of an item in the same way."""
-    frames = item.frames.copy()
-    for index in np.flatnonzero(item.face_mask):
+    face = item.streams["face"]
+    frames = face.values.copy()
+    for index in np.flatnonzero(face.mask):
         spoiled = defect(np.random.default_rng(seed), frames[index].transpose(1, 2, 0).copy())
         frames[index] = spoiled.transpose(2, 0, 1)
-    return replace(item, frames=frames)
+    return item.with_steps({"face": face._replace(values=frames)})
 
 
 def _rendered_items(sampling: InputSpec, n_people: int, seed: int) -> list[Item]:

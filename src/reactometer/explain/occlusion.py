@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reactometer.data.inputs import Item, to_item
+from reactometer.data.cache import MEDIA
+from reactometer.data.inputs import Item, Steps, to_item
 from reactometer.errors import ConfigError, MediaError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.elan_vtt import MIN_VISIBLE
@@ -19,9 +20,8 @@ from reactometer.inference.postprocess import parse_span
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.runtime import spread_indices
-from reactometer.inference.scores import MODALITIES, average_scores
+from reactometer.inference.scores import average_scores
 from reactometer.inference.scoring import score_items
-from reactometer.inference.screening import hide
 from reactometer.media.faces import face_region
 from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, WindowSpec, slice_clip
 from reactometer.paths import STARTER
@@ -129,7 +129,7 @@ def explain(
             f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span"
         )
     inputs = [_EncodedInput(member, to_item(clip, member.sampling)) for member in loaded.members]
-    available = [name for name in MODALITIES if _Mask(name).applies_to(inputs[0])]
+    available = [name for name in MEDIA if any(_Mask(name).applies_to(encoded) for encoded in inputs)]
     length_s = min(max(HIDDEN_RATIO * clip.duration_s, MIN_HIDDEN_S), MAX_HIDDEN_S)
     spans = _sliding_windows(0.0, clip.duration_s, WindowSpec(length_s, length_s / 2))
     masks = [_Mask(name) for name in available]
@@ -139,10 +139,11 @@ def explain(
     with progress_bar("explaining", n_scores * len(inputs), progress) as advance:
         changes = _intensity_changes(loaded, inputs, [_Mask("voice", 0.0, 0.0), *masks], advance)
         face_changes = map_face(loaded, inputs, advance) if has_map else None
-    has_content = np.array([mask.applies_to(inputs[0]) for mask in masks])
+    has_content = np.array([any(map(mask.applies_to, inputs)) for mask in masks])
     changes = np.where(has_content[:, None], changes, np.float32(np.nan))
     by_modality, by_window = np.split(changes, [len(available)])
-    face_mask = inputs[0].media.face_mask
+    no_face = Steps(np.zeros((0, 3, 0, 0), np.uint8), np.zeros(0, bool), np.zeros(0, np.float32))
+    face = next((encoded.face for encoded in inputs if encoded.face), no_face)
     return Attribution(
         prediction=prediction,
         start_s=clip.start_s,
@@ -150,8 +151,8 @@ def explain(
         modalities=dict(zip(available, by_modality, strict=True)) if len(available) > 1 else {},
         spans=tuple((clip.start_s + begin_s, clip.start_s + end_s) for begin_s, end_s in spans),
         windows=dict(zip(available, by_window.reshape(len(available), len(spans), -1), strict=True)),
-        frame_times_s=clip.start_s + inputs[0].media.times_s[face_mask],
-        faces=inputs[0].media.frames[face_mask],
+        frame_times_s=clip.start_s + face.times_s[face.mask],
+        faces=face.visible,
         face_map=face_changes,
         crop_share=loaded.sampling.crop_share,
     )
@@ -218,44 +219,38 @@ class _EncodedInput:
 
     def __init__(self, model: LoadedModel, media: Item) -> None:
         self.networks, self.features = model.networks, model.encode(media)
-        self.media = media if self.features.face_mask.any() else hide(media, face=True)
+        self.face = media.streams["face"] if self.features.has("face") else None  # images, if they are used
 
-    def encode_face(self, media: Item) -> Item:
-        """Encode other images; the features of the voice do not change."""
-        voice = self.features.voice
-        voice_times_s = self.features.voice_times_s
-        return replace(self.networks.encode_face(media), voice=voice, voice_times_s=voice_times_s)
+    def encode_face(self, face: Steps) -> Item:
+        """Encode other images; the features of other streams do not change."""
+        return self.features.with_steps({"face": self.networks.encode(Item({"face": face})).streams["face"]})
 
 
 @dataclass(frozen=True)
 class _Mask:
-    """Mask of the frames or the sound in [start_s, end_s), seconds from the clip's beginning."""
+    """Mask of the steps of a stream in [start_s, end_s), seconds from the clip's beginning."""
 
-    modality: str  # "face" or "voice"
+    name: str  # of the stream
     start_s: float = -math.inf
     end_s: float = math.inf
 
     def __call__(self, encoded: _EncodedInput) -> Item:
         """Remove the hidden steps from the features; a clip encoder encodes the remaining frames again."""
-        features, media = encoded.features, encoded.media
-        if self.modality == "voice":
-            remaining = ~self._within(features.voice_times_s)
-            times_s = features.voice_times_s[remaining]
-            return replace(features, voice=features.voice[remaining], voice_times_s=times_s)
-        if encoded.networks.face and encoded.networks.face.kind == "clips":
-            return encoded.encode_face(
-                replace(media, face_mask=media.face_mask & ~self._within(media.times_s))
-            )
-        return replace(features, face_mask=features.face_mask & ~self._within(features.times_s))
+        features, face = encoded.features, encoded.face
+        if self.name not in features.streams:
+            return features
+        if face and self.name == "face" and encoded.networks.inputs["face"].kind == "clips":
+            return encoded.encode_face(face._replace(mask=face.mask & ~self._within(face)))
+        steps = features.streams[self.name]
+        return features.with_steps({self.name: steps.select(~self._within(steps))})
 
     def applies_to(self, encoded: _EncodedInput) -> bool:
         """Return True if there is something to hide: a visible face, or sound that the model uses."""
-        if self.modality == "voice":
-            return bool(self._within(encoded.features.voice_times_s).any())
-        return bool((encoded.media.face_mask & self._within(encoded.media.times_s)).any())
+        steps = encoded.face if self.name == "face" else encoded.features.streams.get(self.name)
+        return steps is not None and bool((steps.mask & self._within(steps)).any())
 
-    def _within(self, times_s: FloatArray) -> np.ndarray:
-        return (times_s >= self.start_s) & (times_s < self.end_s)
+    def _within(self, steps: Steps) -> np.ndarray:
+        return (steps.times_s >= self.start_s) & (steps.times_s < self.end_s)
 
 
 def _intensity_changes(
@@ -296,13 +291,14 @@ def map_face(model: LoadedModel, inputs: Sequence[_EncodedInput], advance: Calla
 def _hide_cells(encoded: _EncodedInput, hidden: np.ndarray) -> Item:
     """Encode at most ``MAX_MAP_FRAMES`` frames; fill ``hidden`` cells, (N_CELLS, N_CELLS), with the frame's
     mean."""
-    media = encoded.media
-    visible = np.flatnonzero(media.face_mask)
-    face_mask = np.zeros_like(media.face_mask)
-    face_mask[visible[spread_indices(len(visible), MAX_MAP_FRAMES)]] = True
-    cells = (
-        np.arange(media.frames.shape[-1]) * N_CELLS // media.frames.shape[-1]
-    )  # (H,): the cell of each pixel
-    mean = media.frames.mean(axis=(2, 3), keepdims=True).astype(np.uint8)  # (T, 3, 1, 1)
-    frames = np.where(hidden[np.ix_(cells, cells)], mean, media.frames)
-    return encoded.encode_face(replace(media, face_mask=face_mask, frames=frames))
+    face = encoded.face
+    if face is None:
+        return encoded.features
+    visible = np.flatnonzero(face.mask)
+    mask = np.zeros_like(face.mask)
+    mask[visible[spread_indices(len(visible), MAX_MAP_FRAMES)]] = True
+    images = face.values
+    cells = np.arange(images.shape[-1]) * N_CELLS // images.shape[-1]  # (H,): the cell of each pixel
+    mean = images.mean(axis=(2, 3), keepdims=True).astype(np.uint8)  # (T, 3, 1, 1)
+    values = np.where(hidden[np.ix_(cells, cells)], mean, images)
+    return encoded.encode_face(Steps(values, mask, face.times_s))

@@ -24,7 +24,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         scores: ``metrics.json`` of ``evaluate``, measured after training.
     """
     command = f"reactometer predict video.mp4 -m {name}"
-    if model.networks.feature_sizes:
+    if not (model.uses_face or model.uses_voice):
         command = f"reactometer evaluate DATA -m {name}   # DATA: features as in training, not videos"
     bases = sorted({base for member in model.members for base in _bases(member)})
     parts = [

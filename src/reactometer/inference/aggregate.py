@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.prediction import Prediction, Window
-from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import Score, join_parts
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import PreparedClip
 
 MAX_BATCH_SEGMENTS = 8
 """Maximum number of segments that are held in memory and scored together."""
+
+NO_STREAM: Mapping[str | None, str] = {"face": "no face", "voice": "no sound"}
+"""Reason why a stream of this medium is missing."""
 
 Key = TypeVar("Key")
 Scorer = Callable[[Sequence[PreparedClip]], list[Score]]
@@ -34,7 +36,7 @@ class ScoredSegment:
         """Return the segment as a window of the timeline."""
         bounds = self.clip.start_s, self.clip.end_s, self.clip.face_share
         if not self.score.has_input:
-            status = _status(self.score, self.has_sound, model.networks)
+            status = _status(self.score, self.has_sound, model)
             return Window(*bounds, None, (status, *self.score.warnings))
         warnings = model.uncertainty.warnings(self.score, None) if model.uncertainty else self.score.warnings
         return Window(*bounds, tuple(model.intensities_of(self.score).tolist()), warnings)
@@ -69,7 +71,7 @@ def aggregate(
     warnings = uncertainty.warnings(score, duration_s) if uncertainty and score.has_input else score.warnings
     return Prediction(
         path=path,
-        status=_status(score, has_sound, model.networks),
+        status=_status(score, has_sound, model),
         labels=model.labels,
         duration_s=duration_s,
         face_share=face_share,
@@ -77,7 +79,7 @@ def aggregate(
         intensities=tuple(values.tolist()) if score.has_input else None,
         intervals=uncertainty.intervals(score, values) if uncertainty else None,
         coverage=uncertainty.coverage if uncertainty else None,
-        warnings=(*warnings, *_missing_modalities(model.networks, face_share, has_sound)),
+        warnings=(*warnings, *_missing_streams(model, score, face_share, has_sound)),
         windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
@@ -91,18 +93,25 @@ def without_media(clip: PreparedClip) -> PreparedClip:
     )
 
 
-def _missing_modalities(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:
-    """Return a warning if the model uses face and voice, but the file contains only one of them."""
-    if not (networks.uses_face and networks.uses_voice) or (face_share > 0.0) == has_sound:
+def _missing_streams(model: LoadedModel, score: Score, face_share: float, has_sound: bool) -> tuple[str, ...]:
+    """Return a warning for each stream that the file lacks, if it has another one that the model uses."""
+    missing = {
+        name: NO_STREAM.get(stream.medium, "no features")
+        for name, stream in model.streams.items()
+        if not {"face": face_share > 0.0, "voice": has_sound}.get(stream.medium or "", name in score.streams)
+    }
+    if len(missing) == len(model.streams):
         return ()
-    return ("face not used: no face",) if has_sound else ("voice not used: no sound",)
+    return tuple(f"{name} not used: {reason}" for name, reason in missing.items())
 
 
-def _status(score: Score, has_sound: bool, networks: Networks) -> str:
+def _status(score: Score, has_sound: bool, model: LoadedModel) -> str:
     if score.has_input:
         return "ok"
     if score.warnings:
         return "no usable face or voice"
-    if not networks.uses_face:
+    if not (model.uses_face or model.uses_voice):
+        return "no features"
+    if not model.uses_face:
         return "no sound"
-    return "no face or sound" if networks.uses_voice and not has_sound else "no face"
+    return "no face or sound" if model.uses_voice and not has_sound else "no face"

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Unpack, get_args, overload
 
 import numpy.typing as npt
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 from pydantic.functional_validators import AfterValidator
 
-from reactometer.config import Config, ModelConfig
+from reactometer.config import STREAM_NAME, Config, ModelConfig
 from reactometer.data.files import LIST_ENDINGS, find_files
 from reactometer.data.inputs import InputSpec, Item
 from reactometer.errors import ConfigError, MediaError, ModelError, missing_path_hint
@@ -24,14 +24,13 @@ from reactometer.inference.prediction import Batch, Prediction
 from reactometer.inference.runtime import (
     DEVICES,
     HEAD_GRAPH,
-    FaceInput,
     Graph,
     Networks,
-    VoiceInput,
+    StreamInput,
     open_graph,
     signatures_of,
 )
-from reactometer.inference.scores import Score
+from reactometer.inference.scores import Score, join_names
 from reactometer.inference.screening import SCREENING_FILE, Screening, load_screening
 from reactometer.io import Paths, atomic_folder, format_json, parse_json_object, sha256_of, wrap_decode_errors
 from reactometer.media.arrays import check_arrays
@@ -42,7 +41,7 @@ from reactometer.types import SOUND_RATE_HZ, FloatArray
 if TYPE_CHECKING:
     from reactometer.inference.predictor import PredictSettings
 
-FORMAT = 4
+FORMAT = 5
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 ROBUSTNESS_FILES = ("robustness.json", "robustness.png")
 FILES = (
@@ -50,6 +49,8 @@ FILES = (
     *(UNCERTAINTY_FILE, SCREENING_FILE, *ROBUSTNESS_FILES),
 )
 """All files of a checkpoint, except its card; only the description and the graphs are required."""
+
+StreamName = Annotated[str, StringConstraints(pattern=STREAM_NAME)]
 
 MEMBER = r"^[0-9]+$"
 """Names of the folders of an ensemble's members, as a regular expression."""
@@ -69,11 +70,12 @@ def _check_labels(labels: list[str]) -> list[str]:
     return labels
 
 
-class _Inputs(BaseModel, extra="forbid", strict=True):
-    """Inputs of the graphs."""
-
-    face: FaceInput | None = None
-    voice: VoiceInput | None = None
+def _check_media(inputs: dict[str, StreamInput]) -> dict[str, StreamInput]:
+    """Refuse images under another name than "face", and sound under another name than "voice"."""
+    for name, stream in inputs.items():
+        if stream.medium not in (None, name):
+            raise ValueError(f"stream '{name}' of {stream.kind}")
+    return inputs
 
 
 class _Head(BaseModel, extra="forbid", strict=True):
@@ -88,16 +90,20 @@ class _Description(_Head):
     """The description of one model."""
 
     config: Config
-    inputs: _Inputs
+    inputs: Annotated[dict[StreamName, StreamInput], Field(min_length=1), AfterValidator(_check_media)]
     precision: Literal["float32", "int8"]
     n_parameters: int
-    encoders: dict[
-        Literal["face", "voice"], dict[str, Any]
-    ]  # arguments that build them in PyTorch, for fine-tuning
+    encoders: dict[StreamName, dict[str, Any]]  # arguments that build them in PyTorch, for fine-tuning
     data: dict[str, Any]
     metrics: dict[str, Any]
     proof: dict[str, Any]
     sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_encoders(self) -> Self:
+        if unknown := self.encoders.keys() - self.inputs.keys():
+            raise ValueError(f"encoder of an unknown stream: {min(unknown)}")
+        return self
 
 
 class _EnsembleDescription(_Head):
@@ -113,7 +119,7 @@ OnError = Literal["raise", "collect"]
 class LoadedModel:
     """A checkpoint ready to score, or an ensemble of checkpoints."""
 
-    networks: Networks  # of an ensemble: the first member's
+    networks: Networks  # of an ensemble: those of the first member that uses the face, or of the first member
     labels: tuple[str, ...]
     sampling: InputSpec
     config: Config
@@ -128,10 +134,25 @@ class LoadedModel:
         return self.ensemble or (self,)
 
     @property
+    def streams(self) -> dict[str, StreamInput]:
+        """The streams that the model uses, or any member of an ensemble."""
+        return {name: stream for member in self.members for name, stream in member.networks.inputs.items()}
+
+    @property
+    def uses_face(self) -> bool:
+        """True if intensities depend on the face in the video."""
+        return any(stream.medium == "face" for stream in self.streams.values())
+
+    @property
+    def uses_voice(self) -> bool:
+        """True if intensities depend on the sound."""
+        return any(stream.medium == "voice" for stream in self.streams.values())
+
+    @property
     def is_frozen(self) -> bool:
         """True if the encoders were not trained, so that models can share their features."""
-        inputs = {stream.kind for stream in self.networks.streams.values() if stream}
-        return self.config.model.frozen and bool(inputs & {"frames", "clips", "waveform", "contours"})
+        kinds = {stream.kind for stream in self.networks.inputs.values()}
+        return self.config.model.frozen and bool(kinds & {"frames", "clips", "waveform", "contours"})
 
     @property
     def device(self) -> str:
@@ -239,7 +260,7 @@ class LoadedModel:
         return predictor.predict_arrays(media)[0]
 
     def __repr__(self) -> str:
-        inputs = " and ".join(name for name, stream in self.networks.streams.items() if stream)
+        inputs = join_names(sorted(self.streams))
         ensemble = f"ensemble of {len(self.ensemble)}, " if self.ensemble else ""
         intervals = ", with intervals" if self.uncertainty else ""
         return f"LoadedModel({ensemble}{inputs}: {', '.join(self.labels)}{intervals})"
@@ -249,15 +270,14 @@ class LoadedModel:
         return self.uncertainty.recalibrate(score) if self.uncertainty else score.intensities
 
 
-def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput | None) -> InputSpec:
+def sampling_of(config: ModelConfig, inputs: Mapping[str, StreamInput]) -> InputSpec:
     """Return the frames and sound that a model samples from a clip."""
     return InputSpec(
         config.n_frames,
         config.size_px,
         crop_share=config.crop_share,
-        uses_face=face is not None,
-        uses_voice=voice is not None,
-        audio_input="samples" if voice and voice.kind in ("waveform", "contours") else "log-mel",
+        media=tuple(sorted({stream.medium for stream in inputs.values() if stream.medium})),
+        audio_input="log-mel" if any(stream.kind == "log-mel" for stream in inputs.values()) else "samples",
     )
 
 
@@ -288,10 +308,12 @@ def load_model(
                     f"{folder}: an ensemble of ensembles", fix="Build the ensemble from single models"
                 )
             members.append(_load(folder / name, member, device, threads, opened))
-        description = about.model_dump(mode="json")
-        uncertainty = load_uncertainty(folder)
         loaded = replace(
-            members[0], description=description, ensemble=tuple(members), uncertainty=uncertainty
+            next((member for member in members if member.uses_face), members[0]),
+            config=_join_configs(members),
+            description=about.model_dump(mode="json"),
+            ensemble=tuple(members),
+            uncertainty=load_uncertainty(folder),
         )
     else:
         loaded = _load(folder, about, device, threads, opened)
@@ -312,26 +334,24 @@ def _load(
     folder: Path, about: _Description, device: str, threads: int, opened: dict[str, Graph]
 ) -> LoadedModel:
     """Load one model; members of an ensemble share ``opened`` graphs by SHA-256, inputs and outputs."""
-    face = about.inputs.face
-    voice = about.inputs.voice
-    config = about.config
+    config, inputs = about.config, about.inputs
     graphs = dict[str, Graph]()
-    for name, signature in signatures_of(face, voice, config.model.size_px, len(about.labels)).items():
+    for name, signature in signatures_of(inputs, config.model.size_px, len(about.labels)).items():
         check_digest(folder / name, about.sha256.get(name))
         key = str((about.sha256[name], signature))
         if key not in opened:
             opened[key] = open_graph(folder / name, *signature, device, threads)
         graphs[name.removesuffix(".onnx")] = opened[key]
     head = graphs.pop("head")
-    networks = Networks(face, voice, head, graphs, {name: about.sha256[f"{name}.onnx"] for name in graphs})
+    networks = Networks(inputs, head, graphs, {name: about.sha256[f"{name}.onnx"] for name in graphs})
     return LoadedModel(
         networks,
         tuple(about.labels),
-        sampling_of(config.model, face, voice),
+        sampling_of(config.model, inputs),
         config,
         about.model_dump(mode="json", exclude_unset=True),
         uncertainty=load_uncertainty(folder),
-        screening=load_screening(folder, face.feature_size if face else 0),
+        screening=load_screening(folder, inputs["face"].feature_size if "face" in inputs else 0),
     )
 
 
@@ -345,8 +365,11 @@ def write_description(folder: Path, labels: Sequence[str], about: Mapping[str, A
 def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
     """Write an ensemble: a checkpoint that contains copies of others and averages their scores.
 
+    The models may use different streams. A clip's score is the mean over the models with a usable stream.
+
     Raises:
-        ModelError: fewer than two folders, or the models differ in labels, inputs or preparation.
+        ModelError: fewer than two folders, or the models differ in labels, in preparation, or in a stream of
+            the same name.
         OutputError: ``out`` exists.
     """
     out = Path(out)
@@ -355,14 +378,16 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
             "an ensemble needs several models", got=len(folders), expected="at least 2 checkpoints"
         )
     members = [load_model(folder, "cpu") for folder in folders]
-    for folder, member in zip(folders, members, strict=True):
+    for number, (folder, member) in enumerate(zip(folders, members, strict=True)):
         if member.ensemble:
             raise ModelError(f"{folder}: already an ensemble", fix="Name the folders of its members instead")
-        for (trait, got), expected in zip(_traits(member).items(), _traits(members[0]).values(), strict=True):
-            if got != expected:
-                raise ModelError(
-                    f"{folder}: {trait} differ from {folders[0]}", got=str(got), expected=str(expected)
-                )
+        for first, other in zip(folders[:number], members[:number], strict=True):
+            traits = _traits(other)
+            for trait, got in _traits(member).items():
+                if got != traits.get(trait, got):
+                    raise ModelError(
+                        f"{folder}: {trait} differ from {first}", got=str(got), expected=str(traits[trait])
+                    )
     names = [f"{number:02d}" for number in range(len(folders))]
     with atomic_folder(out) as partial:
         for name, folder in zip(names, folders, strict=True):
@@ -372,14 +397,21 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
 
 
 def _traits(model: LoadedModel) -> dict[str, object]:
-    """Return the properties that all members of an ensemble must share."""
-    data = model.config.data
-    return {
-        "labels": model.labels,
-        "sampling settings": model.sampling,
-        "preparation settings": model.config.prepare,
-        "features": (model.networks.feature_sizes, data.face_features, data.voice_features),
-    }
+    """Return the properties that the members of an ensemble share, if they have them."""
+    traits: dict[str, object] = {"labels": model.labels}
+    if model.networks.media:
+        traits["preparation settings"] = model.config.prepare
+    for name, stream in model.networks.inputs.items():
+        features = (stream.columns, model.config.data.features.get(name))
+        traits[f"inputs of stream '{name}'"] = stream.medium or features
+    return traits
+
+
+def _join_configs(members: Sequence[LoadedModel]) -> Config:
+    """Return the configuration of the first member with media, with the features of all members."""
+    config = next((member for member in members if member.networks.media), members[0]).config
+    features = {name: text for member in members for name, text in member.config.data.features.items()}
+    return config.model_copy(update={"data": config.data.model_copy(update={"features": features})})
 
 
 def read_description(folder: Path) -> _Description | _EnsembleDescription:

@@ -4,7 +4,7 @@ clips."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -18,14 +18,16 @@ from reactometer.data.inputs import (
     Item,
     ItemLoader,
     MediaReader,
+    Steps,
     decode_frame,
     face_height,
+    face_steps,
     pick_samples,
     to_item,
 )
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.runtime import Networks
-from reactometer.inference.screening import Screening, hide
+from reactometer.inference.screening import hide
 from reactometer.types import FaceSample, FloatArray, PreparedClip
 
 MAX_CACHED_CROPS = 512
@@ -41,7 +43,6 @@ class FaceFeatureCache:
 
     def __init__(self, networks: Networks, sampling: InputSpec) -> None:
         self.networks, self.sampling = networks, sampling
-        self.feature_size = networks.face.feature_size if networks.face else 0
         self.features: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
 
     def encode_new(self, samples: Iterable[FaceSample]) -> None:
@@ -56,45 +57,90 @@ class FaceFeatureCache:
     def item(self, clip: PreparedClip) -> Item:
         """Return the model's input for a clip whose crops are cached, with features instead of images."""
         samples = pick_samples(clip, self.sampling)
-        features = np.zeros((len(samples), self.feature_size), np.float32)  # (T, D)
-        for index, sample in enumerate(samples):
+        features = np.zeros((len(samples), self.networks.inputs["face"].feature_size), np.float32)  # (T, D)
+        for row, sample in zip(features, samples, strict=True):
             if sample.crop_jpeg:
-                features[index] = self.features[sample.crop_jpeg]
-        item = to_item(clip, replace(self.sampling, uses_face=False))
-        face_mask = np.array([bool(sample.crop_jpeg) for sample in samples], bool)
-        return replace(item, frames=features, face_mask=face_mask, face_px=face_height(samples))
+                row[:] = self.features[sample.crop_jpeg]
+        item = to_item(clip, replace(self.sampling, media=tuple({*self.sampling.media} - {"face"})))
+        item = item.with_steps({"face": face_steps(clip, samples, features)})
+        return replace(item, face_px=face_height(samples))
 
 
 def encoded_clips(
-    model: LoadedModel, clips: Sequence[PreparedClip], cache: FaceFeatureCache | None = None
+    model: LoadedModel,
+    clips: Sequence[PreparedClip],
+    cache: FaceFeatureCache | None = None,
+    features: Mapping[str, Steps] = {},
 ) -> Iterator[Item]:
-    """Yield the features of every clip for a single model; with a cache, each face crop is encoded once."""
+    """Yield the features of every clip for a single model; with a cache, each face crop is encoded once.
+
+    ``features`` of the clips' file come from a table, by stream.
+    """
     if cache is not None:
         cache.encode_new(sample for clip in clips for sample in pick_samples(clip, model.sampling))
     for clip in clips:
-        yield model.encode(to_item(clip, model.sampling) if cache is None else cache.item(clip))
+        item = to_item(clip, model.sampling) if cache is None else cache.item(clip)
+        spans = {name: steps.between(clip.start_s, clip.end_s) for name, steps in features.items()}
+        yield model.encode(item.with_steps(spans))
+
+
+def _no_streams(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
+    return Item({})
+
+
+def open_source(prepared: PreparedSet, sampling: InputSpec, media: ItemLoader | None = None) -> ItemLoader:
+    """Return a reader of the streams of a dataset: media, not encoded, and features from tables.
+
+    Args:
+        prepared: the dataset.
+        sampling: of the media.
+        media: reads the media; default: a new :class:`~reactometer.data.inputs.MediaReader`.
+    """
+    names = tuple(name for name in sampling.media if name in prepared.media)
+    if names and media is None:
+        media = MediaReader(replace(sampling, media=names))
+    if not prepared.features:
+        return media or _no_streams
+    tables = open_store(prepared.folder / FEATURES / prepared.tables)
+    if not names or media is None:
+        return tables
+    read_media = media
+
+    def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
+        return read_media(row, part, rng).with_steps(tables(row, part, rng).streams)
+
+    return read
 
 
 def open_reader(
-    model: LoadedModel, prepared: PreparedSet, split: str, sampling: InputSpec, *, progress: bool
+    model: LoadedModel,
+    prepared: PreparedSet,
+    split: str,
+    hidden: Collection[str] = (),
+    *,
+    progress: bool,
 ) -> ItemLoader:
-    """Return a reader of the features of a split's clips.
+    """Return a reader of the features of a split's clips, without the streams in ``hidden``.
 
     Features of frozen encoders are computed once and stored beside the prepared clips. Unusable faces and
     voices are masked.
     """
-    if prepared.feature_sizes is not None:
-        return masking_reader(open_store(prepared.folder / FEATURES), sampling, model.screening)
-    if not model.is_frozen:
-        return MediaReader(sampling, encode=model.encode)
-    whole = replace(sampling, uses_face=model.networks.uses_face, uses_voice=model.networks.uses_voice)
-    digest = sha256(
-        json.dumps([repr(whole), repr(model.networks.voice), dict(model.networks.digests)]).encode()
-    )
-    sizes = {name: stream.feature_size if stream else 0 for name, stream in model.networks.streams.items()}
-    reader = MediaReader(whole, encode=model.networks.encode)
-    store = encode_split(reader, prepared, split, sizes, digest.hexdigest()[:16], progress=progress)
-    return masking_reader(store, sampling, model.screening)
+    networks, finish = model.networks, model.networks.encode
+    media: ItemLoader | None = None
+    if model.is_frozen and prepared.has_media:
+        inputs = {name: networks.inputs[name] for name in networks.media}
+        digest = sha256(json.dumps([repr(model.sampling), repr(inputs), dict(networks.digests)]).encode())
+        sizes = {name: stream.feature_size for name, stream in inputs.items()}
+        reader = MediaReader(model.sampling, encode=networks.encode)
+        media = encode_split(reader, prepared, split, sizes, digest.hexdigest()[:16], progress=progress)
+        finish = networks.complete
+    source = open_source(prepared, model.sampling, media)
+
+    def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
+        item = finish(hide(source(row, part, rng), *hidden))
+        return model.screening(item) if model.screening else item
+
+    return read
 
 
 def encode_split(
@@ -116,15 +162,3 @@ def encode_split(
     rows = prepared.split(split)
     folder = prepared.folder / FEATURES / digest / split
     return write_store(folder, rows, read, sizes, f"encoding {split}" if progress else "")
-
-
-def masking_reader(
-    store: FeatureStore, sampling: InputSpec, screening: Screening | None = None
-) -> ItemLoader:
-    """Return a reader of stored features that masks unused modalities, and unusable faces and voices."""
-
-    def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
-        item = hide(store(row, part, rng), face=not sampling.uses_face, voice=not sampling.uses_voice)
-        return screening(item) if screening else item
-
-    return read

@@ -53,7 +53,7 @@ def predict_everyone(
         for (key, clip), face_score in zip(batch, score([clip for _, clip in batch]), strict=True):
             scored.scores[key] = (face_score, clip.duration_s)
     faces = scored.people()
-    notes = _notes(scored, len(faces), uses_voice=model.networks.uses_voice)
+    notes = _notes(scored, len(faces), uses_voice=model.uses_voice)
     predictions = []
     for number, face in enumerate(faces or [None], start=1):
         segments = [
@@ -124,13 +124,13 @@ def _face_segments(
     scored: _ScoredFile,
 ) -> Iterator[tuple[Key, PreparedClip]]:
     """Yield the clips to score for each segment: every face in it, without and with the voice."""
-    no_score = Score(np.zeros(len(model.labels), np.float32), has_face=False, has_voice=False)
+    no_score = Score(np.zeros(len(model.labels), np.float32))
     for spec, clip in windows:
         scored.count(clip.samples)
         index = len(scored.segments)
         is_sound = is_audible(clip.waveform)
         scored.segments.append(ScoredSegment(spec, without_media(clip), is_sound, no_score, clip.duration_s))
-        uses_voice = is_sound and model.networks.uses_voice
+        uses_voice = is_sound and model.uses_voice
         may_be_alone = not scored.has_several_people()
         if uses_voice and may_be_alone:
             yield (index, None, True), select_face(clip, None)

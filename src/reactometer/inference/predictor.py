@@ -12,9 +12,9 @@ from threading import get_ident
 from typing import TypedDict
 
 from reactometer.config import PrepareConfig, parse_config
-from reactometer.data.inputs import Item
+from reactometer.data.inputs import Item, Steps
 from reactometer.data.person_norm import Shifts, clip_means, fit_shifts, person_by_path, shift_item
-from reactometer.errors import ConfigError, ModelError, suggestion
+from reactometer.errors import ConfigError, ModelError, require, suggestion
 from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.inputs import FaceFeatureCache, encoded_clips
@@ -95,6 +95,7 @@ class PredictSettings(TypedDict, total=False):
     timeline: bool
     faces: str
     people: Mapping[str, str] | Mapping[Path, str] | None
+    features: Path | str | None
     smooth_s: float
     baseline: str | None
     summary: str
@@ -111,6 +112,7 @@ def predict_files(  # noqa: PLR0913 - options by keyword
     timeline: bool = True,
     faces: str = "one",
     people: Mapping[str, str] | Mapping[Path, str] | None = None,
+    features: Path | str | None = None,
     smooth_s: float = 0.0,
     baseline: str | None = None,
     summary: str = "model",
@@ -135,6 +137,8 @@ def predict_files(  # noqa: PLR0913 - options by keyword
             :data:`~reactometer.media.tracking.FORGET_AFTER_S` counts as new on return, and a face seen for
             less than :data:`~.multi_face.MIN_FACE_S` is ignored.
         people: the person in each file, for a model that normalises per person; their files are read twice.
+        features: a table with the files' features, for a model that uses some; it names each file by its
+            path or by its name. Without the table, these streams are missing.
         smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0:
             none.
         baseline: subtract each person's baseline at rest, "0-3s" or "running", see
@@ -152,7 +156,8 @@ def predict_files(  # noqa: PLR0913 - options by keyword
 
     Raises:
         ConfigError: an option is out of range, or both ``faces="all"`` and ``people`` are given.
-        DataError: ``people`` names a file that is not in ``videos``.
+        DataError: ``people`` names a file that is not in ``videos``, or ``features`` lacks a column or all
+            files.
         ModelError: the model is missing or damaged, or, for all faces, does not use the face.
     """
     options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline, timeline, summary)
@@ -162,7 +167,9 @@ def predict_files(  # noqa: PLR0913 - options by keyword
         raise ConfigError("--people is not supported together with --faces all", fix=fix)
     paths = [str(video) for video in as_path_list(videos)]
     person_of = person_by_path(people or {}, paths)
-    predictor = Predictor(model if isinstance(model, LoadedModel) else load_model(model), options)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    by_path = {} if features is None else _read_features(loaded, Path(features), paths)
+    predictor = Predictor(loaded, options, features=by_path)
     with progress_bar("predicting", len(paths), progress) as advance:
         shifts = fit_people(predictor, paths, person_of, isolated=isolated)
         predictions = []
@@ -179,6 +186,7 @@ class Predictor:
     Args:
         model: a checkpoint that takes media.
         options: how files are read and predicted.
+        features: features of files from a table, by path and stream.
         lock: acquired while segments are scored, if predictors of several threads share the graphs.
 
     Raises:
@@ -191,13 +199,19 @@ class Predictor:
         model: LoadedModel,
         options: PredictOptions | None = None,
         *,
+        features: Mapping[str, Mapping[str, Steps]] = {},
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
-        self.model, self.options = model, options or PredictOptions()
+        self.model, self.options, self.features = model, options or PredictOptions(), features
         self._baseline = self.options.check()
         self._lock = lock or nullcontext()
         window = WindowSpec(self.options.window_s, self.options.hop_s)
         window_specs = (MAX_SEGMENT, window) if self.options.timeline else (MAX_SEGMENT,)
+        if not (features or model.uses_face or model.uses_voice):
+            fix = (
+                "Add their features: --features TABLE; or use 'reactometer evaluate' with a table of features"
+            )
+            raise ModelError("the model uses precomputed features, not media files", fix=fix)
         settings = _prepare_config_for(model, self.options)
         self.decode_spec = DecodeSpec(
             settings.detector, settings.rate_hz, settings.size_px, window_specs, self.options.faces
@@ -207,9 +221,10 @@ class Predictor:
     def reset(self, shifts: PersonShifts | None = None) -> None:
         """Delete the features of the last file; ``shifts`` belong to the next file's person, if known."""
         self._shifts = shifts or [{} for _ in self.model.members]
+        self._streams: Mapping[str, Steps] = {}
         self._caches = [
             FaceFeatureCache(member.networks, member.sampling)
-            if member.networks.face and member.networks.face.kind == "frames" and member.sampling.uses_face
+            if "frames" in {stream.kind for stream in member.networks.inputs.values()}
             else None
             for member in self.model.members
         ]
@@ -229,7 +244,7 @@ class Predictor:
         by_member = []
         with self._lock:
             for member, cache, shifts in zip(self.model.members, self._caches, self._shifts, strict=True):
-                items = encoded_clips(member, clips, cache)
+                items = encoded_clips(member, clips, cache, self._streams)
                 normalised = (shift_item(item, shifts) for item in items)
                 by_member.append(score_items(member.networks, normalised))
         return average_scores(by_member)
@@ -240,6 +255,7 @@ class Predictor:
 
     def predict_file(self, path: str, *, isolated: bool = True) -> list[Prediction]:
         """Predict a file, or each person in it; the ``status`` of an unreadable file contains the reason."""
+        self._streams = self.features.get(path, {})
         try:
             return self.predict_segments(path, self.read(Path(path), isolated=isolated))
         except READ_ERRORS as error:
@@ -282,7 +298,8 @@ def fit_people(
     members = list(enumerate(predictor.model.members))
     if not person_of or not any(member.config.model.person_norm for _, member in members):
         return {}
-    reader = Predictor(predictor.model, replace(predictor.options, timeline=False))
+    options = replace(predictor.options, timeline=False)
+    reader = Predictor(predictor.model, options, features=predictor.features)
 
     def items() -> Iterator[tuple[tuple[int, str], Item]]:
         for path in (path for path in paths if path in person_of):
@@ -292,7 +309,7 @@ def fit_people(
                     for _, clip in reader.read(Path(path), isolated=isolated)
                     for number, member in members
                     if member.config.model.person_norm
-                    for item in encoded_clips(member, [clip])
+                    for item in encoded_clips(member, [clip], features=predictor.features.get(path, {}))
                 ]
 
     means, people = clip_means(items()), sorted(set(person_of.values()))
@@ -303,12 +320,20 @@ def fit_people(
     return {person: [shifts[person] for shifts in by_member] for person in people}
 
 
+def _read_features(model: LoadedModel, table: Path, paths: Sequence[str]) -> dict[str, dict[str, Steps]]:
+    """Return the features of files from a table, by path and stream."""
+    require("pandas", extra="evaluate")
+    from reactometer.data.feature_tables import read_file_features  # importing pandas is slow
+
+    columns = {name: tuple(stream.columns) for name, stream in model.streams.items() if stream.columns}
+    if not columns:
+        raise ConfigError("the model uses no features from a table", fix="Remove --features")
+    return read_file_features(table, columns, paths)
+
+
 def _prepare_config_for(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
     """Return the decoding settings of a model."""
-    if model.networks.feature_sizes:
-        fix = "Use 'reactometer evaluate' with a table of features"
-        raise ModelError("the model uses precomputed features, not media files", fix=fix)
-    if options.faces == "all" and not model.networks.uses_face:
+    if options.faces == "all" and not model.uses_face:
         raise ModelError(
             "the model uses only the voice", fix="Remove --faces all, or choose a model that uses the face"
         )

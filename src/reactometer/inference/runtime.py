@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from pydantic import BaseModel
 
-from reactometer.data.inputs import Item
+from reactometer.data.inputs import Item, Steps, all_steps, no_steps
 from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import ModelError, suggestion
 from reactometer.inference.graph_check import check_graph
@@ -51,34 +51,28 @@ OUT_OF_MEMORY = ("Available memory of", "Failed to allocate", "would require mor
 
 _OPENERS = ThreadPoolExecutor(2, "open-graph")
 
-FACE_INPUTS, VOICE_INPUTS = (
-    ("frames", "frame_mask", "frame_times_s"),
-    ("voice", "voice_mask", "voice_times_s"),
-)
-"""Inputs of the head's graph: features or spectrogram (B, T, D), mask (B, T) and times in seconds (B, T)."""
-
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name -> element type, as ONNX Runtime names it, and the fixed dimensions."""
 
 
-Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Steps, mask and times."""
+class StreamInput(BaseModel, extra="forbid", strict=True, frozen=True):
+    """One stream of a model's input.
 
+    The face is one image per frame or a clip of ``n_frames``. The voice is a waveform (for a speech encoder,
+    or for contours) or log-mel. Any stream can be precomputed features.
+    """
 
-class FaceInput(BaseModel, extra="forbid", strict=True, frozen=True):
-    """Face input of a model: one image per frame, a clip of ``n_frames``, or precomputed features."""
-
-    kind: Literal["frames", "clips", "features"]
-    feature_size: int
-    n_frames: int = 0  # of a clip
-
-
-class VoiceInput(BaseModel, extra="forbid", strict=True, frozen=True):
-    """Voice input of a model: the waveform (for a speech encoder, or for contours), log-mel or precomputed
-    features."""
-
-    kind: Literal["waveform", "contours", "log-mel", "features"]
+    kind: Literal["frames", "clips", "waveform", "contours", "log-mel", "features"]
     feature_size: int  # of one step of the head's input
+    n_frames: int = 0  # of a clip
+    columns: list[str] = []  # of a table: the names of the features
+
+    @property
+    def medium(self) -> str | None:
+        """The medium that the stream is computed from, "face" or "voice"; ``None`` for features."""
+        if self.kind == "features":
+            return None
+        return "face" if self.kind in ("frames", "clips") else "voice"
 
 
 @dataclass(frozen=True)
@@ -115,34 +109,22 @@ class Graph:
 class Networks:
     """The graphs of one checkpoint and their inputs."""
 
-    face: FaceInput | None
-    voice: VoiceInput | None
+    inputs: Mapping[str, StreamInput]  # by name of the stream, in the order of the head's inputs
     head: Graph
-    encoders: Mapping[str, Graph] = field(default_factory=dict)  # "face", "voice": those that are graphs
+    encoders: Mapping[str, Graph] = field(default_factory=dict)  # by stream: those that are graphs
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each encoder's graph
 
     @property
-    def uses_face(self) -> bool:
-        """True if intensities depend on the face."""
-        return self.face is not None
+    def media(self) -> tuple[str, ...]:
+        """The streams that are read from video and sound."""
+        return tuple(name for name, stream in self.inputs.items() if stream.medium)
 
     @property
-    def uses_voice(self) -> bool:
-        """True if intensities depend on the voice."""
-        return self.voice is not None
-
-    @property
-    def streams(self) -> dict[str, FaceInput | VoiceInput | None]:
-        """Both streams by name; ``None`` for one that the model does not use."""
-        return {"face": self.face, "voice": self.voice}
-
-    @property
-    def feature_sizes(self) -> dict[str, int] | None:
-        """Number of precomputed features per step, by stream; ``None`` for a model of media."""
-        streams = {
-            name: stream for name, stream in self.streams.items() if stream and stream.kind == "features"
+    def feature_sizes(self) -> dict[str, int]:
+        """Number of precomputed features per step, by stream."""
+        return {
+            name: stream.feature_size for name, stream in self.inputs.items() if stream.kind == "features"
         }
-        return {name: stream.feature_size for name, stream in streams.items()} or None
 
     @property
     def training_stats(self) -> dict[str, FeatureStats]:
@@ -150,7 +132,7 @@ class Networks:
         person."""
         metadata = self.head.session.get_modelmeta().custom_metadata_map
         stats = {}
-        for name in self.streams:
+        for name in self.inputs:
             if f"{name}_mean" in metadata:
                 encoded = metadata[f"{name}_mean"], metadata[f"{name}_std"]
                 mean, std = (np.frombuffer(base64.b64decode(text), "<f4") for text in encoded)
@@ -164,45 +146,40 @@ class Networks:
         ]
         return np.concatenate([self.encoders["face"](batch)[0] for batch in batches])
 
-    def encode_face(self, item: Item) -> Item:
-        """Replace the images of a clip by their features: one step per frame, or one per clip.
-
-        Frames without a face get zeros. Precomputed features do not change.
-        """
-        mask, times_s = item.face_mask, item.times_s
-        if self.face is None:
-            return replace(item, frames=np.zeros((0, 1), np.float32), face_mask=mask[:0], times_s=times_s[:0])
-        if item.frames.ndim == 2:
-            return item
-        if self.face.kind == "clips":
-            features = np.zeros((min(len(mask), 1), self.face.feature_size), np.float32)  # (1, D)
-            if mask.any():
-                frames = item.frames[mask]
-                features = self.encoders["face"](
-                    frames[None, spread_indices(len(frames), self.face.n_frames)]
-                )[0]
-            return replace(
-                item, frames=features, face_mask=np.array([mask.any()])[: len(mask)], times_s=times_s[:1]
-            )
-        features = np.zeros((len(mask), self.face.feature_size), np.float32)  # (T, D)
-        if mask.any():
-            features[mask] = self.encode_frames(item.frames[mask])
-        return replace(item, frames=features)
-
-    def encode_voice(self, item: Item) -> Item:
-        """Replace the waveform of a clip by features; log-mel, precomputed features and silence do not
-        change."""
-        if self.voice is None or self.voice.kind not in ("waveform", "contours"):
-            return item
-        if self.voice.kind == "contours":
-            return encode_contours(item)
-        if not len(item.voice):
-            return replace(item, voice=np.zeros((0, self.voice.feature_size), np.float32))
-        return replace(item, voice=self.encoders["voice"](item.voice.reshape(1, -1))[0][0])
-
     def encode(self, item: Item) -> Item:
-        """Replace images and waveform of a clip by their features."""
-        return self.encode_voice(self.encode_face(item))
+        """Replace images and waveform of a clip by their features; keep only the streams of this model.
+
+        Features do not change. A stream that the item lacks has no steps.
+        """
+        return replace(item, streams={name: self._encode(name, item.streams) for name in self.inputs})
+
+    def complete(self, item: Item) -> Item:
+        """Keep only the streams of this model in an encoded item; a stream that it lacks has no steps."""
+        sizes = {name: stream.feature_size for name, stream in self.inputs.items()}
+        streams = {name: item.streams.get(name) or no_steps(size) for name, size in sizes.items()}
+        return replace(item, streams=streams)
+
+    def _encode(self, name: str, streams: Mapping[str, Steps]) -> Steps:
+        stream = self.inputs[name]
+        steps = streams.get(name) or streams.get(stream.medium or "") or no_steps(stream.feature_size)
+        if stream.kind == "contours":
+            return encode_contours(steps)
+        if stream.kind == "waveform":
+            if not steps.mask.any():
+                return no_steps(stream.feature_size)
+            return steps._replace(values=self.encoders[name](steps.values.reshape(1, -1))[0][0])
+        if stream.kind in ("log-mel", "features") or steps.values.ndim == 2:
+            return steps
+        if stream.kind == "clips":
+            features = np.zeros((min(len(steps.mask), 1), stream.feature_size), np.float32)  # (1, D)
+            if steps.mask.any():
+                frames = steps.visible
+                features = self.encoders[name](frames[None, spread_indices(len(frames), stream.n_frames)])[0]
+            return Steps(features, np.array([steps.mask.any()])[: len(features)], steps.times_s[:1])
+        features = np.zeros((len(steps.mask), stream.feature_size), np.float32)  # (T, D)
+        if steps.mask.any():
+            features[steps.mask] = self.encode_frames(steps.visible)
+        return steps._replace(values=features)
 
     def score(self, items: Sequence[Item]) -> FloatArray:
         """Score encoded clips as one batch.
@@ -213,9 +190,8 @@ class Networks:
         Raises:
             ModelError: the graph returns values outside [0, 1].
         """
-        faces, voices = pad_items(items)
-        arrays = [*(faces if self.uses_face else ()), *(voices if self.uses_voice else ())]
-        (intensities,) = self.head(*arrays)
+        padded = pad_items(items)
+        (intensities,) = self.head(*(array for name in self.inputs for array in padded[name]))
         valid = (intensities >= 0.0) & (intensities <= 1.0)  # false for NaN, too
         if not valid.all():
             got = intensities[~valid][0]
@@ -225,54 +201,59 @@ class Networks:
         return intensities
 
 
+def head_inputs(name: str) -> tuple[str, str, str]:
+    """Return the inputs of the head's graph for a stream: steps (B, T, D), mask (B, T) and times (B, T) in
+    seconds."""
+    return name, f"{name}_mask", f"{name}_times_s"
+
+
 def signatures_of(
-    face: FaceInput | None, voice: VoiceInput | None, size_px: int, n_labels: int
+    streams: Mapping[str, StreamInput], size_px: int, n_labels: int
 ) -> dict[str, tuple[Tensors, Tensors]]:
     """Return the inputs and outputs of each graph of a model, by file name."""
-    head_inputs = dict[str, Any]()
-    head_outputs: Tensors = {"intensities": ("float", (n_labels,))}
-    signatures: dict[str, tuple[Tensors, Tensors]] = {HEAD_GRAPH: (head_inputs, head_outputs)}
-    for name, stream, inputs in (("face", face, FACE_INPUTS), ("voice", voice, VOICE_INPUTS)):
-        if stream is not None:
-            features = "float", (stream.feature_size,)
-            head_inputs |= zip(inputs, (features, ("bool", ()), ("float", ())), strict=True)
-            images = 3, size_px, size_px
-            shapes = {"frames": ("uint8", images), "waveform": ("float", ())}
-            if isinstance(stream, FaceInput):
-                shapes["clips"] = "uint8", (stream.n_frames, *images)
-            if stream.kind in shapes:
-                signatures[f"{name}.onnx"] = {stream.kind: shapes[stream.kind]}, {"features": features}
+    inputs = dict[str, Any]()
+    outputs: Tensors = {"intensities": ("float", (n_labels,))}
+    signatures: dict[str, tuple[Tensors, Tensors]] = {HEAD_GRAPH: (inputs, outputs)}
+    for name, stream in streams.items():
+        features = "float", (stream.feature_size,)
+        inputs |= zip(head_inputs(name), (features, ("bool", ()), ("float", ())), strict=True)
+        images = 3, size_px, size_px
+        shapes = {
+            "frames": ("uint8", images),
+            "clips": ("uint8", (stream.n_frames, *images)),
+            "waveform": ("float", ()),
+        }
+        if stream.kind in shapes:
+            signatures[f"{name}.onnx"] = {stream.kind: shapes[stream.kind]}, {"features": features}
     return signatures
 
 
-def encode_contours(item: Item) -> Item:
-    """Replace the waveform of a clip by the contours of its voiced steps."""
-    values, is_voiced = voice_contours(item.voice.reshape(-1))  # (N, D), (N,)
-    return replace(item, voice=values[is_voiced], voice_times_s=item.voice_times_s[is_voiced])
+def encode_contours(steps: Steps) -> Steps:
+    """Return the contours of the voiced steps of a waveform."""
+    values, is_voiced = voice_contours(steps.values.reshape(-1))  # (N, D), (N,)
+    return all_steps(values[is_voiced], steps.times_s[is_voiced])
 
 
-def pad_items(items: Sequence[Item]) -> tuple[Padded, Padded]:
-    """Pad the frames and the sound of B clips with zeros to the longest, and to at least one step.
+def pad_items(items: Sequence[Item]) -> dict[str, Steps]:
+    """Pad each stream of B clips with zeros to the longest clip, and to at least one step.
 
     Returns:
-        For the face and for the voice: steps (B, T, ...), mask (B, T) bool and times (B, T) float32.
+        By stream: steps (B, T, ...), mask (B, T) bool and times (B, T) float32.
     """
-    faces = [(item.frames, item.face_mask, item.times_s) for item in items]
-    voices = [(item.voice, np.ones(len(item.voice), bool), item.voice_times_s) for item in items]
-    return _pad(faces), _pad(voices)
+    return {name: _pad([item.streams[name] for item in items]) for name in items[0].streams}
 
 
-def _pad(rows: Sequence[Padded]) -> Padded:
-    length = max(1, *(len(steps) for steps, _, _ in rows))
-    first = rows[0][0]
+def _pad(rows: Sequence[Steps]) -> Steps:
+    length = max(1, *(len(steps.mask) for steps in rows))
+    first = rows[0].values
     values = np.zeros((len(rows), length, *first.shape[1:]), first.dtype)
     mask = np.zeros((len(rows), length), bool)
     times_s = np.zeros((len(rows), length), np.float32)
-    for index, (steps, step_mask, step_times_s) in enumerate(rows):
-        values[index, : len(steps)] = steps
-        mask[index, : len(steps)] = step_mask
-        times_s[index, : len(steps)] = step_times_s
-    return values, mask, times_s
+    for index, steps in enumerate(rows):
+        values[index, : len(steps.mask)] = steps.values
+        mask[index, : len(steps.mask)] = steps.mask
+        times_s[index, : len(steps.mask)] = steps.times_s
+    return Steps(values, mask, times_s)
 
 
 def spread_indices(count: int, n_frames: int) -> np.ndarray:

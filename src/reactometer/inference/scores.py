@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from reactometer.types import FloatArray
 
-MODALITIES = ("face", "voice")
-
 
 @dataclass(frozen=True)
 class Score:
-    """Intensities of one item, and the modalities they are based on."""
+    """Intensities of one item, and the streams they are based on."""
 
     intensities: FloatArray  # (L,) in [0, 1]
-    has_face: bool  # a usable face is visible, and the model uses it
-    has_voice: bool  # a usable voice is audible, and the model uses it
+    streams: tuple[str, ...] = ()  # those that the model uses and the item contains, in a usable form
     warnings: tuple[str, ...] = ()  # unusable faces and voices, which are not used
 
     @property
     def has_input(self) -> bool:
-        """False if there is no usable face or voice; the intensities are then the training mean."""
-        return self.has_face or self.has_voice
+        """False if there is no usable stream; the intensities are then the training mean."""
+        return bool(self.streams)
 
     @property
     def modalities(self) -> str:
-        """The modalities used: "face and voice", "face", "voice", or "nothing"."""
-        used = zip(MODALITIES, (self.has_face, self.has_voice), strict=True)
-        return " and ".join(name for name, is_used in used if is_used) or "nothing"
+        """The streams used, such as "face and voice", or "nothing"."""
+        return join_names(self.streams) or "nothing"
+
+
+def join_names(names: Iterable[str]) -> str:
+    """Return names as in a sentence: "face, text and voice"."""
+    *others, last = [*names] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def join_streams(scores: Iterable[Score]) -> tuple[str, ...]:
+    """Return all streams that some score is based on."""
+    return tuple(sorted({name for score in scores for name in score.streams}))
 
 
 def join_parts(parts: Sequence[tuple[float, Score]]) -> Score:
@@ -45,9 +52,8 @@ def join_parts(parts: Sequence[tuple[float, Score]]) -> Score:
     mean = np.average([score.intensities for score in scores], axis=0, weights=weights)
     return Score(
         mean.astype(np.float32),
-        has_face=any(score.has_face for score in scores),
-        has_voice=any(score.has_voice for score in scores),
-        warnings=_count_warnings([score for _, score in parts]),
+        join_streams(scores),
+        _count_warnings([score for _, score in parts]),
     )
 
 
@@ -59,14 +65,14 @@ def _count_warnings(scores: Sequence[Score]) -> tuple[str, ...]:
 
 
 def average_scores(by_member: Sequence[Sequence[Score]]) -> list[Score]:
-    """Average the scores of several models for the same items. Warnings are those of all models."""
-    return [
-        replace(
-            scores[0],
-            intensities=np.mean([score.intensities for score in scores], axis=0, dtype=np.float32),
-            has_face=any(score.has_face for score in scores),
-            has_voice=any(score.has_voice for score in scores),
-            warnings=tuple(dict.fromkeys(warning for score in scores for warning in score.warnings)),
-        )
-        for scores in zip(*by_member, strict=True)
-    ]
+    """Average the scores of several models for the same items; warnings are those of all models.
+
+    A model without a usable stream of an item does not count for it, unless this holds for all models.
+    """
+    averaged = []
+    for scores in zip(*by_member, strict=True):
+        usable = [score for score in scores if score.has_input] or scores
+        mean = np.stack([score.intensities for score in usable]).mean(axis=0, dtype=np.float32)
+        warnings = dict.fromkeys(warning for score in scores for warning in score.warnings)
+        averaged.append(Score(mean, join_streams(usable), tuple(warnings)))
+    return averaged

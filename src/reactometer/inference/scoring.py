@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import ClipPart, InputSpec, Item, ItemLoader, split_parts
+from reactometer.data.inputs import ClipPart, Item, ItemLoader, split_parts
 from reactometer.data.person_norm import FeatureStats, PersonReader, clip_means, fit_shifts
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.inputs import open_reader
@@ -23,7 +23,7 @@ MAX_READERS = 4
 """Maximum number of clips that are read and encoded ahead of their score."""
 
 MAX_STEPS = 5000
-"""Maximum number of sound steps in one batch: about one segment of a minute, or many short windows."""
+"""Maximum number of steps in one batch: about the sound of one segment of a minute, or many short windows."""
 
 
 def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BATCH_SIZE) -> list[Score]:
@@ -32,9 +32,10 @@ def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BAT
     scores: dict[int, Score] = {}
     batches: dict[int, dict[int, Item]] = {}  # by length, then by index of the item
     for index, item in enumerate(items):
-        batch = batches.setdefault(len(item.voice).bit_length(), {})
+        length = max((len(steps.mask) for steps in item.streams.values()), default=0)
+        batch = batches.setdefault(length.bit_length(), {})
         batch[index] = item
-        if len(batch) == batch_size or len(batch) * len(item.voice) > MAX_STEPS:
+        if len(batch) == batch_size or len(batch) * length > MAX_STEPS:
             scores |= zip(batch, score_batch(networks, list(batch.values())), strict=True)
             batch.clear()
     for batch in filter(None, batches.values()):
@@ -45,12 +46,10 @@ def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BAT
 def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
     """Score encoded items as one batch."""
     intensities = networks.score(items)  # (B, L)
-    scores = []
-    for row, item in enumerate(items):
-        has_face = networks.uses_face and bool(item.face_mask.any())
-        has_voice = networks.uses_voice and len(item.voice) > 0
-        scores.append(Score(intensities[row], has_face, has_voice, item.warnings))
-    return scores
+    return [
+        Score(values, tuple(filter(item.has, sorted(networks.inputs))), item.warnings)
+        for values, item in zip(intensities, items, strict=True)
+    ]
 
 
 def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: ItemLoader) -> Iterator[Score]:
@@ -71,25 +70,24 @@ def score_split(
     loaded: LoadedModel,
     prepared: PreparedSet,
     split: str,
-    sampling: InputSpec | None = None,
+    hidden: Collection[str] = (),
     members: Sequence[Sequence[int]] | None = None,
     *,
     progress: bool = True,
 ) -> tuple[list[Score], str | None]:
     """Score every clip of a split, in order; an ensemble's scores are the mean of its members'.
 
-    Scores are recalibrated if the model was. ``members`` has, for each clip, the indices of the members that
-    score it; a clip without any has no score.
+    Scores are recalibrated if the model was. The streams in ``hidden`` are masked. ``members`` has, for each
+    clip, the indices of the members that score it; a clip without any has no score.
 
     Returns:
         The scores, and a note on the normalisation per person (``None``: not normalised).
     """
     rows = prepared.split(split)
-    sampling = sampling or loaded.sampling
     by_clip = [list[Score]() for _ in rows]  # the scores of each clip's members
     note = None
     for number, member in enumerate(loaded.members):
-        read = open_reader(member, prepared, split, sampling, progress=progress)
+        read = open_reader(member, prepared, split, hidden, progress=progress)
         indices = [index for index in range(len(rows)) if members is None or number in members[index]]
         with progress_bar(f"scoring {split}", len(indices), progress) as advance:
             scores, note = score_encoded(member, read, [rows[index] for index in indices], advance=advance)

@@ -41,7 +41,7 @@ class Screening:
         """Return why the face of an encoded item is unusable in at least half of its frames, or ``None``."""
         if item.face_px < MIN_FACE_PX:
             return f"smaller than {MIN_FACE_PX:.0f} pixels"
-        features = item.frames[item.face_mask]
+        features = item.streams["face"].visible
         if not len(features) or not len(self.weights):
             return None
         excess = np.median(self.excess(features), axis=0)
@@ -50,22 +50,19 @@ class Screening:
     def __call__(self, item: Item) -> Item:
         """Mask the face or voice of an encoded item if it is unusable; its ``warnings`` name the reasons."""
         warnings = list[str]()
-        if item.face_mask.any() and (reason := self.face_reason(item)):
-            item = hide(item, face=True)
+        if item.has("face") and (reason := self.face_reason(item)):
+            item = hide(item, "face")
             warnings.append(f"face not used: {reason}")
-        if len(item.voice) and item.speech_share < self.min_speech:
-            item = hide(item, voice=True)
+        if item.has("voice") and item.speech_share < self.min_speech:
+            item = hide(item, "voice")
             warnings.append("voice not used: no speech")
         return replace(item, warnings=tuple(warnings))
 
 
-def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:
-    """Mask the face, the voice or both in an item."""
-    if face:
-        item = replace(item, face_mask=np.zeros_like(item.face_mask), frames=np.zeros_like(item.frames))
-    if voice:
-        item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
-    return item
+def hide(item: Item, *names: str) -> Item:
+    """Remove all steps of some streams of an item."""
+    hidden = {name: item.streams[name].select(slice(0)) for name in names if name in item.streams}
+    return item.with_steps(hidden)
 
 
 def save_screening(folder: Path, screening: Screening) -> None:

@@ -130,7 +130,7 @@ class LiveScorer:
         self._check_clock(time_s)
         if self.samples and time_s <= self.samples[-1].time_s:
             return
-        faces = self._detector(rgb) if rgb is not None and self.model.networks.uses_face else []
+        faces = self._detector(rgb) if rgb is not None and self.model.uses_face else []
         self.samples.append(self._tracker.update(time_s, rgb, faces))
         self._delete_old(time_s)
 
@@ -167,10 +167,11 @@ class LiveScorer:
 
     def _warnings(self, score: Score, length_s: float) -> str | None:
         """Return the reasons not to use the intensities of a window with ``length_s`` seconds of input."""
-        networks = self.model.networks
         uncertainty = self.model.uncertainty
         if not score.has_input and not score.warnings:
-            missing = ["no visible face"] * networks.uses_face + ["no audible sound"] * networks.uses_voice
+            missing = ["no visible face"] * self.model.uses_face + [
+                "no audible sound"
+            ] * self.model.uses_voice
             return " and ".join(missing)
         warnings = list(uncertainty.warnings(score, None) if uncertainty else score.warnings)
         if length_s < MIN_FILLED_RATIO * self.window_s:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from reactometer.config import Config, ModelConfig
+from reactometer.data.cache import MEDIA
 from reactometer.errors import ConfigError, suggestion
+from reactometer.inference.scores import join_names
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def get_architecture(config: ModelConfig) -> Architecture:
     if config.name not in ARCHITECTURES:
         raise ConfigError(f"no model '{config.name}'", fix=suggestion(config.name, ARCHITECTURES))
     architecture = ARCHITECTURES[config.name]
-    if config.modalities != "both" and architecture.head != "cross-modal":
+    if config.modalities != "all" and architecture.head != "cross-modal":
         raise ConfigError(
             f"model '{config.name}' uses the face only",
             got=f"model.modalities = {config.modalities!r}",
@@ -75,11 +77,28 @@ def get_architecture(config: ModelConfig) -> Architecture:
     return architecture
 
 
-def get_modalities(config: ModelConfig) -> tuple[str, ...]:
-    """Return the modalities ("face", "voice") that the configured model uses."""
+def choose_streams(config: ModelConfig, available: Collection[str] = MEDIA) -> tuple[str, ...]:
+    """Return the names of the streams that the configured model uses, sorted, from those of a dataset.
+
+    Raises:
+        ConfigError: the dataset has none of them, or ``config.modalities`` names others.
+    """
     if get_architecture(config).head != "cross-modal":
-        return ("face",)
-    return ("face", "voice") if config.modalities == "both" else (config.modalities,)
+        names: Collection[str] = ("face",)
+    else:
+        names = available if config.modalities == "all" else _listed(config)
+    if not names or not set(names) <= set(available):
+        raise ConfigError(
+            f"the dataset lacks a stream that model '{config.name}' uses",
+            got=join_names(sorted(available)),
+            expected=join_names(sorted(names)) or "at least one stream",
+            fix='Set data.features, model.modalities or model.name="multimodal"',
+        )
+    return tuple(sorted(names))
+
+
+def _listed(config: ModelConfig) -> tuple[str, ...]:
+    return (config.modalities,) if isinstance(config.modalities, str) else config.modalities
 
 
 def reads_length(config: Config) -> bool:
@@ -91,8 +110,10 @@ def reads_length(config: Config) -> bool:
         ConfigError: as :func:`get_architecture`.
     """
     model, head = config.model, get_architecture(config.model).head
-    is_convolution = model.voice_encoder == "convolution" and "voice" in get_modalities(model)
+    uses_voice = head == "cross-modal" and not {"all", "voice"}.isdisjoint(_listed(model))
     uses_times = (
-        head in ("gru", "transformer") or is_convolution or (head == "cross-modal" and model.layers > 0)
+        head in ("gru", "transformer")
+        or (uses_voice and model.voice_encoder == "convolution")
+        or (head == "cross-modal" and model.layers > 0)
     )
     return model.times == "seconds" and uses_times

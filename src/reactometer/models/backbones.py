@@ -167,7 +167,7 @@ def _load_starter() -> Backbone:
     folder = find_checkpoint(STARTER)
     description = json.loads((folder / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
     backbone = rebuild_backbone(description)
-    prefix = "face_encoder.net."
+    prefix = "encoders.face.net."
     weights = load_file(folder / "weights.safetensors")
     state = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     backbone.module.load_state_dict(state)

@@ -16,38 +16,33 @@ from reactometer.data.inputs import Item, ItemLoader, split_parts
 from reactometer.inference.runtime import pad_items
 
 
-class Batch(NamedTuple):
-    """The input of a model. A masked entry is zero and must not influence any result."""
+class Stream(NamedTuple):
+    """One stream of a batch. A masked step is zero and must not influence any result."""
 
-    frames: Tensor  # (B, T, 3, H, W) uint8 RGB, or (B, T, D) float32: features of frames
-    frame_mask: Tensor  # (B, T) bool: the frame shows the tracked face
-    frame_times_s: Tensor  # (B, T) float32, from the beginning of the clip
-    voice: Tensor  # (B, N, M) float32: log-mel, blocks of samples, or features of the voice
-    voice_mask: Tensor  # (B, N) bool: the step has sound
-    voice_times_s: Tensor  # (B, N) float32, from the beginning of the clip
+    values: Tensor  # (B, T, 3, H, W) uint8 RGB, or (B, T, D) float32
+    mask: Tensor  # (B, T) bool: the step shows the tracked face, or contains sound or features
+    times_s: Tensor  # (B, T) float32, from the beginning of the clip
+
+
+class Batch(NamedTuple):
+    """The input of a model."""
+
+    streams: dict[str, Stream]  # by name
     targets: Tensor  # (B, L) float32 in [0, 1]
     target_mask: Tensor  # (B,) bool: the clip has labels
     clip_index: Tensor  # (B,) int64: index of the item in its dataset
     face_indices: Tensor  # (K,) int64: indices of the frames that show the face, among all B * T
 
 
-class Stream(NamedTuple):
-    """Features of one modality over time."""
-
-    values: Tensor  # (B, T, D) float32, zeros outside the mask
-    mask: Tensor  # (B, T) bool
-    times_s: Tensor  # (B, T) float32, from the beginning of the clip
-
-
 def collate(items: Sequence[Item], n_labels: int) -> Batch:
-    """Pad a list of items to the longest in frames and in sound, and mask the padding."""
-    faces, voices = pad_items(items)
-    tensors = [torch.from_numpy(array) for array in (*faces, *voices)]
+    """Pad each stream of a list of items to the longest item, and mask the padding."""
+    streams = {name: Stream._make(map(torch.from_numpy, steps)) for name, steps in pad_items(items).items()}
     targets = torch.tensor([item.targets or (0.0,) * n_labels for item in items])  # (B, L)
     target_mask = torch.tensor([item.targets is not None for item in items])
     clip_index = torch.tensor([item.clip_index for item in items])
-    face_indices = tensors[1].flatten().nonzero().flatten()  # on the CPU, because on a GPU this would block
-    return Batch._make([*tensors, targets, target_mask, clip_index, face_indices])
+    face_mask = streams["face"].mask if "face" in streams else target_mask
+    face_indices = face_mask.flatten().nonzero().flatten()  # on the CPU, because on a GPU this would block
+    return Batch(streams, targets, target_mask, clip_index, face_indices)
 
 
 class PartDataset(Dataset[Item]):

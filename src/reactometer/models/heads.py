@@ -16,7 +16,7 @@ from reactometer.errors import ConfigError
 from reactometer.inference.runtime import spread_indices
 from reactometer.models.architectures import get_architecture
 from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
-from reactometer.models.batches import Batch, Stream
+from reactometer.models.batches import Stream
 from reactometer.models.onnx_encoder import OnnxEncoder
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
@@ -56,44 +56,50 @@ class PrecomputedFeatures(nn.Module):
         self.feature_size = feature_size
 
 
-Encoder = FrameEncoder | OnnxEncoder | ClipEncoder | SpeechEncoder
-FaceEncoder = FrameEncoder | OnnxEncoder | ClipEncoder | PrecomputedFeatures
-VoiceEncoder = LogMelEncoder | StepConvolution | SpeechEncoder | ContourEncoder | PrecomputedFeatures
+MediaEncoder = FrameEncoder | OnnxEncoder | ClipEncoder | SpeechEncoder
+"""Encoders that are graphs of their own in a checkpoint."""
+
+Encoder = MediaEncoder | LogMelEncoder | StepConvolution | ContourEncoder | PrecomputedFeatures
+"""The encoder of one stream."""
 
 
-def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
-    """Encode the frames of a batch that show a face: one step per frame, or one per clip."""
-    if isinstance(encoder, PrecomputedFeatures):
-        return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
+def encode_stream(encoder: Encoder, stream: Stream, face_indices: Tensor) -> Stream:
+    """Encode images or waveforms of a batch; a spectrogram and features are returned unchanged.
+
+    Args:
+        encoder: of this stream. A clip encoder returns one step per clip.
+        stream: of a batch.
+        face_indices: indices of the frames that show the face, see :class:`Batch`.
+    """
     if isinstance(encoder, FrameEncoder | OnnxEncoder):
-        return Stream(
-            encode_frames(encoder, batch.frames, batch.face_indices), batch.frame_mask, batch.frame_times_s
-        )
-    values = torch.zeros((len(batch.frames), encoder.feature_size), device=batch.frames.device)
-    has_face = batch.frame_mask.any(1)  # (B,)
+        return stream._replace(values=encode_frames(encoder, stream.values, face_indices))
+    if isinstance(encoder, ClipEncoder):
+        return _encode_clips(encoder, stream)
+    if isinstance(encoder, SpeechEncoder):
+        return _encode_waveforms(encoder, stream)
+    return stream._replace(values=stream.values.float())
+
+
+def _encode_clips(encoder: ClipEncoder, stream: Stream) -> Stream:
+    values = torch.zeros((len(stream.values), encoder.feature_size), device=stream.values.device)
+    has_face = stream.mask.any(1)  # (B,)
     if has_face.any():
         clips = [
-            frames[mask]
-            for frames, mask in zip(batch.frames[has_face], batch.frame_mask[has_face], strict=True)
+            frames[mask] for frames, mask in zip(stream.values[has_face], stream.mask[has_face], strict=True)
         ]
         inputs = torch.stack([frames[spread_indices(len(frames), encoder.n_frames)] for frames in clips])
         values[has_face] = run_encoder(encoder, inputs, 1)
-    return Stream(values.unsqueeze(1), has_face.unsqueeze(1), batch.frame_times_s[:, :1])
+    return Stream(values.unsqueeze(1), has_face.unsqueeze(1), stream.times_s[:, :1])
 
 
-def encode_voice(encoder: VoiceEncoder, batch: Batch) -> Stream:
-    """Encode the waveforms of a batch; a spectrogram and features are returned unchanged.
-
-    Clips are encoded one by one without padding, because the group norm of speech encoders averages over
-    time.
-    """
-    if not isinstance(encoder, SpeechEncoder):
-        return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
-    values = torch.zeros((*batch.voice_mask.shape, encoder.feature_size), device=batch.voice.device)
-    for i, mask in enumerate(batch.voice_mask):
+def _encode_waveforms(encoder: SpeechEncoder, stream: Stream) -> Stream:
+    """Encode clips one by one without padding, because the group norm of speech encoders averages over
+    time."""
+    values = torch.zeros((*stream.mask.shape, encoder.feature_size), device=stream.values.device)
+    for i, mask in enumerate(stream.mask):
         if mask.any():
-            values[i, mask] = run_encoder(encoder, batch.voice[i, mask].view(1, -1), 1)[0]  # (N, D)
-    return Stream(values, batch.voice_mask, batch.voice_times_s)
+            values[i, mask] = run_encoder(encoder, stream.values[i, mask].view(1, -1), 1)[0]  # (N, D)
+    return stream._replace(values=values)
 
 
 def encode_frames(encoder: FrameEncoder | OnnxEncoder, frames: Tensor, face_indices: Tensor) -> Tensor:
@@ -117,7 +123,7 @@ def encode_frames(encoder: FrameEncoder | OnnxEncoder, frames: Tensor, face_indi
     return features.view(*frames.shape[:2], encoder.feature_size)
 
 
-def run_encoder(encoder: Encoder, inputs: Tensor, chunk_size: int) -> Tensor:
+def run_encoder(encoder: MediaEncoder, inputs: Tensor, chunk_size: int) -> Tensor:
     """Encode inputs; with ``encoder.checkpointing``, recompute the activations of one chunk at a time."""
     if not (encoder.checkpointing and torch.is_grad_enabled()):
         features: Tensor = encoder(inputs)
@@ -212,9 +218,9 @@ class MeanHead(nn.Module):
         super().__init__()
         self.embedding_size = feature_size
 
-    def forward(self, face: Stream, voice: None = None) -> Tensor:
+    def forward(self, streams: Mapping[str, Stream]) -> Tensor:
         """Return (B, D)."""
-        mean, _ = masked_moments(face.values, face.mask)
+        mean, _ = masked_moments(streams["face"].values, streams["face"].mask)
         return mean
 
 
@@ -231,9 +237,9 @@ class GruHead(nn.Module):
         self.attention = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         self.embedding_size = 2 * hidden
 
-    def forward(self, face: Stream, voice: None = None) -> Tensor:
+    def forward(self, streams: Mapping[str, Stream]) -> Tensor:
         """Return (B, 2 * hidden)."""
-        stream = spread_steps(face, self.n_steps)
+        stream = spread_steps(streams["face"], self.n_steps)
         steps = self.project(stream.values) + self.time(stream.times_s)  # (B, T, hidden)
         states, _ = self.gru(steps)  # (B, T, 2 * hidden)
         pooled: Tensor = (self.attention(states).softmax(1) * states).sum(1)
@@ -257,8 +263,9 @@ class TransformerHead(nn.Module):
         self.blocks = build_transformer(config)
         self.embedding_size = config.hidden
 
-    def forward(self, face: Stream, voice: None = None) -> Tensor:
+    def forward(self, streams: Mapping[str, Stream]) -> Tensor:
         """Return (B, hidden)."""
+        face = streams["face"]
         steps = self.project(face.values) + self.time(face.times_s)  # (B, T, hidden)
         token = self.token + masked_moments(steps, face.mask)[0]
         spread = spread_steps(face._replace(values=steps), self.n_steps)
@@ -298,13 +305,13 @@ OUTLIER_STDS = 3.0
 
 
 class CrossModalHead(nn.Module):
-    """The sum of a pooled path and a gated transformer, for face and voice (the modalities of arXiv
-    2303.10741).
+    """The sum of a pooled path and a gated transformer, for any number of streams (arXiv 2303.10741 has face
+    and voice).
 
-    The pooled path uses the mean and the standard deviation over time of each modality (a learned vector if
-    it is missing) and learns from few clips. In the transformer, a token attends to all steps of face and
-    voice, with their times and modalities. Its gate starts at zero; without layers there is no transformer.
-    Modality dropout trains every combination.
+    The pooled path uses the mean and the standard deviation over time of each stream (a learned vector if
+    it is missing) and learns from few clips. In the transformer, a token attends to all steps of all
+    streams, with their times and names. Its gate starts at zero; without layers there is no transformer.
+    Modality dropout trains it for missing streams.
     """
 
     def __init__(self, sizes: Mapping[str, int], scaled: Collection[str], config: ModelConfig) -> None:
@@ -335,28 +342,25 @@ class CrossModalHead(nn.Module):
         self.blocks = build_transformer(config)
         self.gate = nn.Parameter(torch.zeros(hidden))
 
-    def forward(self, face: Stream | None, voice: Stream | None) -> Tensor:
+    def forward(self, streams: Mapping[str, Stream]) -> Tensor:
         """Return (B, hidden)."""
-        streams = {name: stream for name, stream in (("face", face), ("voice", voice)) if stream is not None}
         streams = self.drop_modality(streams)
         pooled = [self._project_pooled(name, stream) for name, stream in streams.items()]  # (B, hidden) each
         joined: Tensor = self.join(torch.cat(pooled, dim=1))  # (B, hidden)
         return joined + self.gate * self._attend(streams) if self.attends else joined
 
     def drop_modality(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
-        """In training, remove one modality of clips that have both, with the configured probability."""
+        """In training, remove a random stream of clips that have several, with the configured probability."""
         if not self.training or self.modality_dropout == 0.0 or len(streams) < 2:
             return dict(streams)
-        has = {name: stream.mask.any(1) for name, stream in streams.items()}  # (B,) each
-        both = has["face"] & has["voice"]
-        sample = torch.rand(both.shape, device=both.device)  # (B,)
-        dropped = {
-            "face": both & (sample < self.modality_dropout / 2),
-            "voice": both & (sample >= self.modality_dropout / 2) & (sample < self.modality_dropout),
-        }
+        present = torch.stack([stream.mask.any(1) for stream in streams.values()], dim=1)  # (B, S)
+        chance = torch.rand(present.shape, device=present.device)
+        chosen = torch.where(present, chance, -1.0).argmax(1)  # (B,): index of a random present stream
+        drops = torch.rand(chosen.shape, device=present.device) < self.modality_dropout
+        drops &= present.sum(1) > 1  # (B,)
         return {
-            name: stream._replace(mask=stream.mask & ~dropped[name].unsqueeze(1))
-            for name, stream in streams.items()
+            name: stream._replace(mask=stream.mask & ~(drops & (chosen == index)).unsqueeze(1))
+            for index, (name, stream) in enumerate(streams.items())
         }
 
     def _project_pooled(self, name: str, stream: Stream) -> Tensor:
@@ -367,7 +371,7 @@ class CrossModalHead(nn.Module):
         return torch.where(stream.mask.any(1, keepdim=True), pooled, self.missing_embeddings[name])
 
     def _attend(self, streams: Mapping[str, Stream]) -> Tensor:
-        """Return the token (B, hidden) after attention to steps of all modalities."""
+        """Return the token (B, hidden) after attention to steps of all streams."""
         streams = {name: spread_steps(stream, self.n_steps) for name, stream in streams.items()}
         steps = [
             self.steps[name](stream.values) + self.time(stream.times_s) + self.modality_embeddings[name]
@@ -394,7 +398,7 @@ def _build_pooled_projection(feature_size: int, is_scaled: bool, config: ModelCo
 def build_head(
     config: ModelConfig, sizes: Mapping[str, int], scaled: Collection[str]
 ) -> VisualHead | CrossModalHead:
-    """Build the head that a configuration names, from the number of features per step by modality.
+    """Build the head that a configuration names, from the number of features per step by stream.
 
     Raises:
         ConfigError: ``model.hidden`` is not a multiple of :data:`ATTENTION_HEADS`.

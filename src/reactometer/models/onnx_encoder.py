@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError, WeightsError
-from reactometer.inference.runtime import FRAME_BATCH_SIZE, FaceInput, Graph, open_graph, signatures_of
+from reactometer.inference.runtime import FRAME_BATCH_SIZE, Graph, StreamInput, open_graph, signatures_of
 from reactometer.models.encoder_files import check_features, read_settings
 from reactometer.models.vision_encoders import ImageNormalizer
 
@@ -48,8 +48,8 @@ class OnnxEncoder(nn.Module):
     @cached_property
     def session(self) -> Graph:
         """The opened graph, checked as any graph of a checkpoint."""
-        face = FaceInput(kind="frames", feature_size=self.feature_size)
-        signature = signatures_of(face, None, self.size_px, 1)[GRAPH_FILE]
+        inputs = {"face": StreamInput(kind="frames", feature_size=self.feature_size)}
+        signature = signatures_of(inputs, self.size_px, 1)[GRAPH_FILE]
         with TemporaryDirectory() as folder:
             file = Path(folder) / GRAPH_FILE
             file.write_bytes(self.to_bytes())

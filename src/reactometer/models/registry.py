@@ -11,15 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reactometer.config import ModelConfig, parse_config
+from reactometer.data.cache import MEDIA
 from reactometer.errors import ConfigError, ModelError
 from reactometer.inference.checkpoint import COPY_AGAIN, DESCRIPTION_FILE, WEIGHTS_FILE, check_digest
+from reactometer.inference.runtime import StreamInput
 from reactometer.io import parse_json_object, wrap_decode_errors
 from reactometer.machine import keep_freed_memory
-from reactometer.models.architectures import get_architecture, get_modalities
+from reactometer.models.architectures import choose_streams, get_architecture
 from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
 from reactometer.models.backbones import Backbone, describe_backbone, load_backbone, rebuild_backbone
 from reactometer.models.encoder_files import check_features, encoder_file
-from reactometer.models.heads import FaceEncoder, PrecomputedFeatures, VoiceEncoder, build_head
+from reactometer.models.heads import Encoder, PrecomputedFeatures, build_head
 from reactometer.models.model import Pretrained, ReactionModel, build_output_layer
 from reactometer.models.onnx_encoder import OnnxEncoder, load_onnx, rebuild_onnx
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
@@ -56,11 +58,10 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
     try:
         _check_settings(description["encoders"])
         config = parse_config(description["config"]).model
-        inputs = description["inputs"].items()
-        feature_dims = {
-            name: stream["feature_size"] for name, stream in inputs if stream["kind"] == "features"
-        }
-        encoders = load_encoders(config, feature_dims or None, description["encoders"])
+        inputs = {name: StreamInput(**stream) for name, stream in description["inputs"].items()}
+        sizes = {name: stream.feature_size for name, stream in inputs.items() if stream.kind == "features"}
+        media = [name for name, stream in inputs.items() if stream.medium]
+        encoders = load_encoders(config, sizes, media, description["encoders"])
         network = build_model(config, encoders, [0.5] * len(description["labels"]))
         weights = load_file(folder / WEIGHTS_FILE)
         if names := [name for name, values in weights.items() if not torch.isfinite(values).all()]:
@@ -90,67 +91,55 @@ def _check_settings(settings: object) -> None:
     json.loads(json.dumps(settings), object_hook=check)  # called with each object, at any depth
 
 
-Encoders = tuple[FaceEncoder | None, VoiceEncoder | None]
-"""Encoders of face and voice; ``None`` for a modality that the model does not use."""
-
-
 def load_encoders(
     config: ModelConfig,
-    feature_dims: Mapping[str, int] | None = None,
+    feature_sizes: Mapping[str, int] = {},
+    media: Sequence[str] = MEDIA,
     descriptions: Mapping[str, Any] | None = None,
-) -> Encoders:
-    """Load the encoders that a configuration names.
+) -> dict[str, Encoder]:
+    """Load the encoders that a configuration names, by stream.
 
     Args:
         config: names the architecture and its encoders.
-        feature_dims: number of precomputed features per step, by modality; they need no encoder.
+        feature_sizes: number of precomputed features per step, by stream; they need no encoder.
+        media: the available streams of video and sound, "face" and "voice".
         descriptions: result of :func:`describe_encoders`; the encoders are built from it, without their
             weights.
 
     Raises:
-        ConfigError: the architecture is unknown, or the dataset has no features of a modality that it uses.
+        ConfigError: the architecture is unknown, or the dataset lacks a stream that it uses.
         WeightsError: an encoder is not available.
     """
-    modalities = get_modalities(config)
-    if feature_dims is not None:
-        sizes = {name: size for name, size in feature_dims.items() if name in modalities and size}
-        if not sizes:
-            raise ConfigError(
-                f"the dataset has no features that model '{config.name}' uses",
-                got=f"features of {' and '.join(name for name, size in feature_dims.items() if size)}",
-                expected=f"features of {' and '.join(modalities)}",
-                fix='Set data.face_features or data.voice_features, or model.name="multimodal"',
-            )
-        voice_encoder = StepConvolution if config.voice_encoder == "convolution" else PrecomputedFeatures
-        return (
-            PrecomputedFeatures(sizes["face"]) if "face" in sizes else None,
-            voice_encoder(sizes["voice"]) if "voice" in sizes else None,
+
+    def load(name: str) -> Encoder:
+        if name in feature_sizes:
+            is_convolution = name == "voice" and config.voice_encoder == "convolution"
+            return (StepConvolution if is_convolution else PrecomputedFeatures)(feature_sizes[name])
+        description = None if descriptions is None else descriptions.get(name)
+        return (_load_face_encoder if name == "face" else _load_voice_encoder)(config, description)
+
+    return {name: load(name) for name in choose_streams(config, {*feature_sizes, *media})}
+
+
+def _load_voice_encoder(config: ModelConfig, description: Mapping[str, Any] | None) -> Encoder:
+    """Load the voice encoder of a configuration, or build it from its description without weights."""
+    name = config.voice_encoder
+    if name == "convolution":
+        fix = 'Set model.voice_encoder="log-mel", or data.features.voice'
+        raise ConfigError('model.voice_encoder = "convolution" needs precomputed features', fix=fix)
+    if name == "contours" and not config.frozen:
+        raise ConfigError(
+            'model.voice_encoder = "contours" has nothing to train', fix="Set model.frozen=true"
         )
-
-    def backbone(modality: str, name: str, input_kind: str) -> Backbone:
-        return (
-            load_backbone(name, input_kind)
-            if descriptions is None
-            else rebuild_backbone(descriptions[modality])
-        )
-
-    face: FaceEncoder | None = None
-    voice: VoiceEncoder | None = None
-    if "face" in modalities:
-        face = _load_face_encoder(config, None if descriptions is None else descriptions["face"])
-    if "voice" in modalities:
-        if config.voice_encoder == "convolution":
-            fix = 'Set model.voice_encoder="log-mel", or data.voice_features'
-            raise ConfigError('model.voice_encoder = "convolution" needs precomputed features', fix=fix)
-        if config.voice_encoder == "contours" and not config.frozen:
-            fix = "Set model.frozen=true"
-            raise ConfigError('model.voice_encoder = "contours" has nothing to train', fix=fix)
-        encoder = {"log-mel": LogMelEncoder, "contours": ContourEncoder}.get(config.voice_encoder)
-        voice = encoder() if encoder else SpeechEncoder(backbone("voice", config.voice_encoder, "audio"))
-    return face, voice
+    if name == "log-mel":
+        return LogMelEncoder()
+    if name == "contours":
+        return ContourEncoder()
+    backbone = load_backbone(name, "audio") if description is None else rebuild_backbone(description)
+    return SpeechEncoder(backbone)
 
 
-def _load_face_encoder(config: ModelConfig, description: Mapping[str, Any] | None) -> FaceEncoder:
+def _load_face_encoder(config: ModelConfig, description: Mapping[str, Any] | None) -> Encoder:
     """Load the face encoder of a configuration, or build it from its description without weights."""
     architecture = get_architecture(config)
     name = config.encoder or architecture.encoder
@@ -170,9 +159,9 @@ def _load_face_encoder(config: ModelConfig, description: Mapping[str, Any] | Non
 
 
 def describe_encoders(model: ReactionModel) -> dict[str, Any]:
-    """Describe a model's pretrained or random encoders by modality, as JSON, for :func:`load_encoders`."""
+    """Describe a model's pretrained or random encoders by stream, as JSON, for :func:`load_encoders`."""
     descriptions = {}
-    for name, encoder in (("face", model.face_encoder), ("voice", model.voice_encoder)):
+    for name, encoder in model.encoders.items():
         if isinstance(encoder, OnnxEncoder):
             descriptions[name] = encoder.describe()
         elif isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder):
@@ -181,22 +170,21 @@ def describe_encoders(model: ReactionModel) -> dict[str, Any]:
     return descriptions
 
 
-def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[float]) -> ReactionModel:
+def build_model(
+    config: ModelConfig, encoders: Mapping[str, Encoder], label_mean: Sequence[float]
+) -> ReactionModel:
     """Build a model from its encoders; ``label_mean`` (L,) is its prediction for a clip without input."""
     keep_freed_memory()
-    face, voice = encoders
-    present = {name: encoder for name, encoder in (("face", face), ("voice", voice)) if encoder is not None}
     scaled = [
         name
-        for name, encoder in present.items()
+        for name, encoder in encoders.items()
         if isinstance(encoder, PrecomputedFeatures | StepConvolution)
         or (config.frozen and isinstance(encoder, Pretrained))
     ]
-    head = build_head(config, {name: encoder.feature_size for name, encoder in present.items()}, scaled)
+    head = build_head(config, {name: encoder.feature_size for name, encoder in encoders.items()}, scaled)
     output = build_output_layer(head.embedding_size, label_mean, config.dropout)
     return ReactionModel(
-        face,
-        voice,
+        encoders,
         head,
         output,
         torch.tensor(label_mean),

@@ -103,14 +103,13 @@ class _Session:
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
         """Run until the client stops, disconnects, times out, or sends a malformed message."""
-        networks = self.model.networks
         await self._send(
             "ready",
             labels=self.model.labels,
             window_s=self.scorer.window_s,
             rate_hz=self.scorer.rate_hz,
-            uses_face=networks.uses_face,
-            uses_voice=networks.uses_voice,
+            uses_face=self.model.uses_face,
+            uses_voice=self.model.uses_voice,
         )
         receiving = asyncio.create_task(self._receive())
         try:

@@ -16,6 +16,7 @@ from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, c
 from reactometer.evaluation.evaluate import evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
+from reactometer.inference.scores import join_names
 from reactometer.io import Paths, as_path_list, write_atomic
 from reactometer.terminal import format_score
 from reactometer.training.train import check_config, train_in
@@ -120,14 +121,10 @@ def _build_rows(
 ) -> tuple[list[ComparisonRow], Metrics]:
     """Score one configuration; return its rows and the score of the clip-length baseline."""
     first = models[0]
-    modalities = [
-        name
-        for name, is_used in (("face", first.sampling.uses_face), ("voice", first.sampling.uses_voice))
-        if is_used
-    ]
+    streams = sorted(first.streams)
     prepared = open_for_model(first, data, progress=progress)
     rows = []
-    for hidden in (None, "voice", "face") if len(modalities) == 2 else (None,):
+    for hidden in (None, *reversed(streams)) if len(streams) > 1 else (None,):
         scored = [
             evaluate(model, data, split=split, without=hidden, n_resamples=0, progress=progress)
             for model in models
@@ -141,7 +138,7 @@ def _build_rows(
         ].intensities  # (clips, L) of the median seed
         row = ComparisonRow(
             name=f"{name}, without {hidden}" if hidden else name,
-            reads=" and ".join(name for name in modalities if name != hidden),
+            reads=join_names(name for name in streams if name != hidden),
             metrics=tuple(evaluation.metrics for evaluation in scored),
             interval=bootstrap_mean_pearson(targets, median_predictions, resampling=resampling),
             over_length=bootstrap_mean_pearson(targets, median_predictions, length, resampling),

@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from reactometer.config import Config, ModelConfig, parse_config
-from reactometer.data.cache import FEATURES, PreparedSet
-from reactometer.data.feature_store import open_store
-from reactometer.data.inputs import BLOCK_SIZE, Item, MediaReader, split_parts
+from reactometer.data.cache import PreparedSet
+from reactometer.data.inputs import BLOCK_SIZE, Item, split_parts
 from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import DataError, ModelError
 from reactometer.evaluation.evaluate import open_for_model
@@ -36,11 +35,13 @@ from reactometer.inference.checkpoint import (
     write_description,
 )
 from reactometer.inference.conformal import UNCERTAINTY_FILE
-from reactometer.inference.runtime import FACE_INPUTS, HEAD_GRAPH, VOICE_INPUTS, Networks
+from reactometer.inference.inputs import open_source
+from reactometer.inference.runtime import HEAD_GRAPH, Networks, head_inputs
+from reactometer.inference.scores import join_names
 from reactometer.inference.screening import SCREENING_FILE, hide
 from reactometer.io import atomic_folder, format_json, parse_json_object, sha256_of
 from reactometer.models.audio_encoders import SpeechEncoder
-from reactometer.models.batches import Batch, collate
+from reactometer.models.batches import Batch, Stream, collate
 from reactometer.models.model import ReactionModel
 from reactometer.models.onnx_encoder import GRAPH_FILE, OnnxEncoder
 from reactometer.models.registry import describe_encoders, load_network, save_weights
@@ -84,11 +85,13 @@ def write_checkpoint(
     data: Mapping[str, Any],
     metrics: Mapping[str, Any],
     training_stats: Mapping[str, FeatureStats] = {},
+    features: Mapping[str, Sequence[str]] = {},
 ) -> Path:
     """Write the weights, graphs and ``model.json`` of a trained network into a folder; ``proof`` is empty.
 
     The network is on the CPU, in evaluation mode. ``metrics`` are scores on val. ``training_stats`` belong to
     a model that normalises per person: statistics of the training clips' mean features, by stream.
+    ``features`` are the names of the features from tables, by stream.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(network, folder / WEIGHTS_FILE, config.training.store)
@@ -97,15 +100,21 @@ def write_checkpoint(
         write_graph(graph, folder / name, training_stats if name == HEAD_GRAPH else {})
     names = [WEIGHTS_FILE, *graphs]
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    if isinstance(network.face_encoder, OnnxEncoder):
+    for encoder in network.encoders.values():
+        if not isinstance(encoder, OnnxEncoder):
+            continue
         names.append(GRAPH_FILE)
-        (folder / GRAPH_FILE).write_bytes(network.face_encoder.to_bytes())
+        (folder / GRAPH_FILE).write_bytes(encoder.to_bytes())
         tensors = onnx.load(folder / GRAPH_FILE).graph.initializer
         n_parameters += sum(math.prod(tensor.dims) for tensor in tensors)
-    inputs = zip(("face", "voice"), network.describe_inputs(), strict=True)
     description = {
         "config": config.model_dump(mode="json"),
-        "inputs": {name: stream.model_dump() for name, stream in inputs if stream is not None},
+        "inputs": {
+            name: stream.model_copy(update={"columns": [*features.get(name, ())]}).model_dump(
+                exclude_defaults=True
+            )
+            for name, stream in network.describe_inputs().items()
+        },
         "precision": "float32",
         "n_parameters": n_parameters,
         "encoders": describe_encoders(network),
@@ -134,9 +143,9 @@ def export_weights(model: Path | str, data: Path | str, out: Path | str, *, prog
     if config.model.person_norm:
         raise ModelError(f"{source}: its statistics were in the graphs", fix="Train the model again")
     with atomic_folder(Path(out)) as folder:
-        write_checkpoint(
-            folder, network, about["labels"], config, data=about["data"], metrics=about["metrics"]
-        )
+        statistics = {"data": about["data"], "metrics": about["metrics"]}
+        features = {name: stream.get("columns", ()) for name, stream in about["inputs"].items()}
+        write_checkpoint(folder, network, about["labels"], config, **statistics, features=features)
         prove(folder, network, open_for_model(load_model(folder, "cpu"), data, progress=progress))
         for name in (UNCERTAINTY_FILE, SCREENING_FILE):
             if (source / name).is_file():
@@ -153,8 +162,7 @@ def change_description(folder: Path, **changes: Any) -> None:
 def read_items(loaded: LoadedModel, prepared: PreparedSet, split: str, n_items: int) -> Iterator[Item]:
     """Yield the model's input of the first readable clips of a split, or of the dataset if the split is
     empty."""
-    is_media = prepared.feature_sizes is None
-    load_item = MediaReader(loaded.sampling) if is_media else open_store(prepared.folder / FEATURES)
+    load_item = open_source(prepared, loaded.sampling)
     rows = [row for row in prepared.split(split) or prepared.rows if row.file]
     return (load_item(rows[part.index], part, None) for part in islice(split_parts(rows), n_items))
 
@@ -164,13 +172,14 @@ def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
     ``model.json``.
 
     Raises:
-        DataError: no clip contains a face or a voice.
+        DataError: no clip contains a stream of the model.
         ModelError: an intensity differs from PyTorch's by more than 1e-4.
     """
     loaded = load_model(folder, "cpu")
     clips = list(read_items(loaded, prepared, "val", PROOF_CLIPS))
-    if not any(item.face_mask.any() or len(item.voice) for item in clips):
-        raise DataError("no clip contains a face or a voice to compare the graphs on")
+    if not any(item.has(name) for item in clips for name in network.encoders):
+        names = join_names(network.encoders)
+        raise DataError("no clip contains input to compare the graphs on", expected=names)
     maxima = differences(network, loaded.networks, clips)
     for name, difference in maxima.items():
         if not difference <= TOLERANCE:  # also raise for NaN
@@ -197,9 +206,11 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
     whole = [encode(item) for item in items]
     pairs: dict[str, list[tuple[Item, ...]]] = {
         "whole clips": whole,
-        "without face": [tuple(hide(item, face=True) for item in pair) for pair in whole],
-        "without voice": [tuple(hide(item, voice=True) for item in pair) for pair in whole],
-        "without both": [tuple(hide(item, face=True, voice=True) for item in pair) for pair in whole],
+        **{
+            f"without {name}": [tuple(hide(item, name) for item in pair) for pair in whole]
+            for name in network.encoders
+        },
+        "without input": [tuple(hide(item, *network.encoders) for item in pair) for pair in whole],
         "first third": [encode(_truncate(item, 1 / 3)) for item in items],
         "one frame": [encode(_truncate(item, 0.0)) for item in items],
     }
@@ -215,16 +226,10 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
 
 
 def _truncate(item: Item, share: float) -> Item:
-    """Keep the first ``share`` of the frames and of the voice's steps, at least one of each."""
-    frames = max(1, round(len(item.times_s) * share))
-    steps = max(1, round(len(item.voice) * share))
-    return replace(
-        item,
-        frames=item.frames[:frames],
-        face_mask=item.face_mask[:frames],
-        times_s=item.times_s[:frames],
-        voice=item.voice[:steps],
-        voice_times_s=item.voice_times_s[:steps],
+    """Keep the first ``share`` of each stream's steps, at least one."""
+    streams = item.streams.items()
+    return item.with_steps(
+        {name: steps.select(slice(max(1, round(len(steps.mask) * share)))) for name, steps in streams}
     )
 
 
@@ -242,16 +247,16 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
     Contours are computed in NumPy. Networks over log-mel are in the head's graph. ``network`` is in
     evaluation mode, on the CPU.
     """
-    face, voice = network.describe_inputs()
+    streams = network.describe_inputs()
     structure = [
         config.model_dump(mode="json"),
         describe_encoders(network),
-        repr((face, voice)),
+        repr(streams),
         len(network.label_mean),
     ]
     graphs = {}
     images = torch.zeros((2, 3, config.size_px, config.size_px), dtype=torch.uint8)
-    for name, encoder in (("face.onnx", network.face_encoder), ("voice.onnx", network.voice_encoder)):
+    for name, encoder in network.encoders.items():
         if isinstance(encoder, FrameEncoder):
             inputs, n_free = {"frames": images}, 1
         elif isinstance(encoder, ClipEncoder):
@@ -262,13 +267,17 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
             n_free = 2
         else:
             continue
-        graphs[name] = ExportSpec(encoder, inputs, n_free, ("features",), json.dumps([name, *structure]))
+        structured = json.dumps([name, *structure])
+        graphs[f"{name}.onnx"] = ExportSpec(encoder, inputs, n_free, ("features",), structured)
     inputs = {}
-    for spec, names, n_steps in ((face, FACE_INPUTS, 5), (voice, VOICE_INPUTS, 70)):
-        if spec is not None:
-            inputs[names[0]] = torch.zeros((2, n_steps, spec.feature_size))
-            inputs[names[1]] = torch.ones((2, n_steps), dtype=torch.bool)
-            inputs[names[2]] = torch.arange(n_steps).expand(2, n_steps) / 5.0
+    for index, (name, stream) in enumerate(streams.items()):
+        n_steps = 5 + 65 * index  # different numbers, so that each gets a dimension of its own
+        tensors = (
+            torch.zeros((2, n_steps, stream.feature_size)),
+            torch.ones((2, n_steps), dtype=torch.bool),
+            torch.arange(n_steps).expand(2, n_steps) / 5.0,
+        )
+        inputs |= zip(head_inputs(name), tensors, strict=True)
     graphs[HEAD_GRAPH] = ExportSpec(
         _HeadGraph(network), inputs, 2, ("intensities",), json.dumps([HEAD_GRAPH, *structure])
     )
@@ -351,13 +360,13 @@ class _HeadGraph(nn.Module):
         self.network = network.head_only(all_encoders=True)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        mask = inputs[1]
-        empty = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
-        face = inputs[:3] if self.network.uses_face else empty
-        voice = inputs[-3:] if self.network.uses_voice else empty
-        batch = Batch._make((*face, *voice, *[mask] * 4))  # the head ignores the last four fields
-        streams = self.network.streams(batch)
-        return self.network.predict_from_embedding(self.network.head(*streams), batch)
+        streams = {
+            name: Stream(*inputs[3 * index : 3 * index + 3])
+            for index, name in enumerate(self.network.encoders)
+        }
+        batch = Batch(streams, *[inputs[1]] * 4)  # the head ignores the last four fields
+        intensities: Tensor = self.network(batch)
+        return intensities
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,13 @@ class ReactionModule(BaseModule):
         self.losses.clear()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Compute the loss of one batch over the clips that have labels and a face or a voice.
+        """Compute the loss of one batch over the clips that have labels and input.
 
         The batches of all processes are joined, because a correlation is not the mean over its parts.
         """
-        if self.config.augment and batch.frames.ndim == 5:  # images, not features
-            batch = batch._replace(frames=augment(batch.frames))
+        for name, stream in batch.streams.items():
+            if self.config.augment and stream.values.ndim == 5:  # images, not features
+                batch.streams[name] = stream._replace(values=augment(stream.values))
         counts = batch.target_mask & self.model.has_input(batch)  # (B,)
         joined = (self._gather_rows(tensor) for tensor in (self.model(batch), batch.targets, counts))
         loss = reaction_loss(*joined, name=self.config.loss)
@@ -68,11 +70,11 @@ class ReactionModule(BaseModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keep the scores of one batch for the end of the epoch."""
-        self.val_scores.append((batch.clip_index, self.model(batch).float(), self.model.modality_mask(batch)))
+        self.val_scores.append((batch.clip_index, self.model(batch).float(), self.model.stream_mask(batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Compute metrics over all validation clips from all devices, each clip once."""
-        part_index, intensities, modality_mask = (
+        part_index, intensities, stream_mask = (
             self._gather_rows(torch.cat(column)).cpu().numpy()
             for column in zip(*self.val_scores, strict=True)
         )
@@ -84,8 +86,8 @@ class ReactionModule(BaseModule):
             1
         ]:  # Lightning repeats parts to fill the last batch
             part = self.val_parts[part_index[i]]
-            has_face, has_voice = modality_mask[i].tolist()
-            score = Score(intensities[i], has_face=has_face, has_voice=has_voice)
+            streams = tuple(compress(self.model.encoders, stream_mask[i].tolist()))
+            score = Score(intensities[i], streams)
             parts_by_clip.setdefault(part.index, []).append((part.length_s, score))
         predictions = [join_parts(parts_by_clip[index]).intensities for index in self.val_targets]
         targets = np.array(list(self.val_targets.values()))  # (clips, L)

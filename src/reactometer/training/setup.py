@@ -13,15 +13,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import ItemLoader, MediaReader, split_parts
+from reactometer.data.inputs import ItemLoader, split_parts
 from reactometer.data.leakage import check_leaks
 from reactometer.data.person_norm import FeatureStats, fit_population, fit_step_stats
 from reactometer.data.splits import assign_folds, folded_splits
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import MIN_CLIPS, varying_labels
 from reactometer.inference.checkpoint import sampling_of
+from reactometer.inference.inputs import open_source
 from reactometer.inference.scoring import person_reader
-from reactometer.models.audio_encoders import LogMelEncoder, SpeechEncoder
+from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.batches import PartDataset, collate
 from reactometer.models.heads import CrossModalHead, PrecomputedFeatures, masked_moments
 from reactometer.models.model import Pretrained, ReactionModel
@@ -77,22 +78,28 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     _check_splits(dataset)
     train = tuple(row for row in dataset.split("train") if row.file and row.clip.labels)
     label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)
-    model = build_model(config.model, load_encoders(config.model, prepared.feature_sizes), label_mean)
-    encoders = (model.face_encoder, model.voice_encoder)
+    encoders = load_encoders(config.model, prepared.feature_sizes, prepared.media)
+    model = build_model(config.model, encoders, label_mean)
     if (
         config.model.person_norm
         and not model.frozen
-        and any(isinstance(encoder, Pretrained) for encoder in encoders)
+        and any(isinstance(encoder, Pretrained) for encoder in encoders.values())
     ):
         raise ConfigError(
             "model.person_norm needs frozen encoders or features",
             fix="Set model.frozen=true, or train on features",
         )
-    sampling = sampling_of(config.model, *model.describe_inputs())
+    sampling = sampling_of(config.model, model.describe_inputs())
     device = "cuda" if on_gpu(config.training) else "cpu"
     load_item = open_training_reader(model, dataset, sampling, device, progress=progress)
     trainable = model.head_only()
-    _fit_scalers(trainable, train, load_item)
+    fixed = [name for name, encoder in trainable.encoders.items() if not isinstance(encoder, Pretrained)]
+    if model.frozen or not sampling.media:
+        _fit_scalers(trainable, fixed, train, load_item)
+    else:  # of media, only the sound of some clips is read
+        media = tuple(name for name in sampling.media if name in fixed)
+        source = open_source(dataset, replace(sampling, media=media))
+        _fit_scalers(trainable, fixed, train[:: len(train) // MAX_SCALE_CLIPS + 1], source)
     _fit_moment_scales(trainable, train, load_item)
     splits = {"train": PartDataset(train, load_item), "val": PartDataset(dataset.split("val"), load_item)}
     stats: dict[str, FeatureStats] = {}
@@ -142,8 +149,8 @@ def _check_splits(prepared: PreparedSet) -> None:
 
 def _enable_checkpointing(model: ReactionModel) -> None:
     """Recompute activations in the backward pass; raise ConfigError if batch norms would see only chunks."""
-    for encoder in (model.face_encoder, model.voice_encoder):
-        if isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder) and encoder not in model.frozen:
+    for name, encoder in model.encoders.items():
+        if isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder) and name not in model.frozen:
             net: Any = encoder.net
             if any(isinstance(module, _BatchNorm) and module.training for module in encoder.modules()):
                 raise ConfigError(
@@ -154,24 +161,17 @@ def _enable_checkpointing(model: ReactionModel) -> None:
             encoder.checkpointing = True
 
 
-def _fit_scalers(network: ReactionModel, train: Sequence[PreparedRow], load_item: ItemLoader) -> None:
-    """Set the scalers of features and of the log-mel spectrogram to mean and standard deviation over train
-    clips.
-
-    Trainable encoders have no scaler. From media, only the sound of at most :data:`MAX_SCALE_CLIPS` clips is
-    read.
-    """
-    rows = list(train)
-    if isinstance(load_item, MediaReader):
-        if not isinstance(network.voice_encoder, LogMelEncoder):
-            return
-        rows = [row for row in rows if row.has_sound]
-        rows = rows[:: len(rows) // MAX_SCALE_CLIPS + 1]
-        load_item = MediaReader(replace(load_item.input_spec, uses_face=False))
+def _fit_scalers(
+    network: ReactionModel, names: Sequence[str], rows: Sequence[PreparedRow], load_item: ItemLoader
+) -> None:
+    """Set the scalers of some streams, features or log-mel, to mean and standard deviation over clips."""
+    if not names:
+        return
     stats = fit_step_stats(load_item(rows[part.index], part, None) for part in split_parts(rows))
-    for stream in network.scales.keys() & stats.keys():
-        network.scales[stream].mean.copy_(torch.from_numpy(stats[stream].mean))
-        network.scales[stream].std.copy_(torch.from_numpy(stats[stream].std))
+    for name in stats.keys() & {*names}:
+        scale: Any = network.scales[name]
+        scale.mean.copy_(torch.from_numpy(stats[name].mean))
+        scale.std.copy_(torch.from_numpy(stats[name].std))
 
 
 @torch.no_grad()
@@ -181,16 +181,15 @@ def _fit_moment_scales(network: ReactionModel, train: Sequence[PreparedRow], loa
     At most :data:`MAX_MOMENT_PARTS` parts of clips are read.
     """
     head = network.head
-    encoders = {"face": network.face_encoder, "voice": network.voice_encoder}
-    fixed = [name for name, encoder in encoders.items() if isinstance(encoder, PrecomputedFeatures)]
+    fixed = [name for name, encoder in network.encoders.items() if isinstance(encoder, PrecomputedFeatures)]
     if not isinstance(head, CrossModalHead) or not fixed:
         return
     parts = split_parts(train)
     moments: dict[str, list[torch.Tensor]] = {name: [] for name in fixed}
     for part in parts[:: len(parts) // MAX_MOMENT_PARTS + 1]:
         batch = collate([load_item(train[part.index], part, None)], n_labels=0)
-        for name, stream in zip(("face", "voice"), network.streams(batch), strict=True):
-            if name in moments and stream is not None and stream.mask.any():
+        for name, stream in network.streams(batch).items():
+            if name in moments and stream.mask.any():
                 moments[name].append(torch.cat(masked_moments(stream.values, stream.mask), dim=1))
     for name, rows in moments.items():
         if len(rows) > 1:

@@ -20,7 +20,7 @@ from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import save_uncertainty
 from reactometer.inference.screening import save_screening
 from reactometer.io import atomic_folder, parse_json_object, wrap_decode_errors, write_atomic
-from reactometer.models.architectures import get_modalities
+from reactometer.models.architectures import get_architecture
 from reactometer.paths import STARTER, find_checkpoint
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
@@ -110,7 +110,8 @@ def train(
         labels = prepared.labels
         with atomic_folder(out / MODEL_DIR) as folder:
             statistics = {"data": description, "metrics": best, "training_stats": setup.training_stats}
-            write_checkpoint(folder, network, labels, config, **statistics)
+            features = setup.prepared.features
+            write_checkpoint(folder, network, labels, config, **statistics, features=features)
             prove(folder, network, setup.prepared)
             _calibrate(folder, setup.prepared, intervals=not config.data.nested, progress=progress)
     return out / MODEL_DIR
@@ -118,7 +119,7 @@ def train(
 
 def check_config(config: Config) -> None:
     """Raise ConfigError or WeightsError, before any work, for what no dataset is needed to find wrong."""
-    get_modalities(config.model)
+    get_architecture(config.model)
     if config.model.encoder == STARTER.name:
         find_checkpoint(STARTER)
     check_devices(config.training)
