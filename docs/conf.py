@@ -3,6 +3,7 @@ first."""
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -58,6 +59,9 @@ def _write_reference(folder: Path) -> None:
     command = get_command(app)
     context = command.make_context("reactometer", [], resilient_parsing=True)
     told = get_docs_for_click(obj=command, ctx=context, name="reactometer")
+    told = re.sub(
+        r"\[bold\](Examples)\[/bold\]\n((?:\$ .*(?:\n|$))+)", r"**\1**:\n\n```console\n\2```\n", told
+    )
     (folder / "commands.md").write_text(told.replace("# `reactometer`", "# Commands", 1), encoding="utf-8")
     notes = ModuleAnalyzer.for_module("reactometer.config").find_attr_docs()
     lines = [
