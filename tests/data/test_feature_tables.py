@@ -14,7 +14,7 @@ from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
 from reactometer.data import feature_tables
 from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
 from reactometer.data.feature_store import open_store
-from reactometer.data.feature_tables import prepare_features
+from reactometer.data.feature_tables import prepare_features, read_file_features
 from reactometer.data.inputs import Item, split_parts
 from reactometer.data.manifest import NO_LABEL
 from reactometer.data.prepare import open_data
@@ -304,3 +304,57 @@ def test_media_and_features_of_a_dataset_have_separate_folders(tmp_path: Path) -
     media = open_data(DataConfig(path=data, cache=one.folder, labels=LABELS), progress=False)
     assert not media.feature_sizes
     assert open_data(face.model_copy(update={"cache": one.folder}), progress=False).feature_sizes
+
+
+def test_tables_as_openface_writes_them_are_joined_by_the_name_of_the_file(tmp_path: Path) -> None:
+    """One table per clip in a folder, spaces before names, and 0 in ``success`` where no face was found."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(
+            "frame, timestamp, success, AU01_r\n1, 0.0, 1, 0.5\n2, 0.04, 0, 0.0\n3, 0.08, 1, 1.5\n"
+        )
+    features = read_file_features(tmp_path, {"au": ("AU01_r",)}, ["clips/a.mp4", "c.mp4"])
+    assert features.keys() == {"clips/a.mp4"}
+    steps = features["clips/a.mp4"]["au"]
+    assert steps.values.tolist() == [[0.5], [1.5]]
+    assert steps.times_s == pytest.approx([0.0, 0.08])
+    with pytest.raises(DataError, match=r"'AU02_r'.*'AU01_r'"):
+        read_file_features(tmp_path, {"au": ("AU02_r",)}, ["a.mp4"])
+    with pytest.raises(DataError, match=r"no row names a clip.*c\.mp4"):
+        read_file_features(tmp_path, {"au": ("AU01_r",)}, ["c.mp4"])
+
+
+def test_frames_of_py_feat_are_spread_over_their_second(tmp_path: Path) -> None:
+    table = pd.DataFrame({"input": "/videos/a.mp4", "frame": range(6), "AU01": np.arange(6.0)})
+    table["approx_time"] = ["00:00"] * 4 + ["00:01"] * 2
+    table.loc[1, "AU01"] = np.nan
+    steps = read_file_features(_save(table, tmp_path / "fex.csv"), {"au": ("AU01",)}, ["a.mp4"])["a.mp4"]
+    assert steps["au"].times_s.tolist() == [0.0, 0.5, 0.75, 1.0, 1.25]
+
+
+def test_a_table_without_times_belongs_to_every_window(tmp_path: Path) -> None:
+    table = pd.DataFrame({"clip": ["a"], "text_0": [1.0], "text_1": [2.0]})
+    columns = {"text": ("text_0", "text_1")}
+    text = read_file_features(_save(table, tmp_path / "text.parquet"), columns, ["a.mp4"])["a.mp4"]["text"]
+    for start_s in (0.0, 59.0):
+        window = text.between(start_s, start_s + 2.0)
+        assert (window.values.tolist(), window.times_s.tolist()) == ([[1.0, 2.0]], [0.0])
+
+
+@pytest.mark.slow
+def test_tables_beside_media_are_streams_of_one_model(
+    small_config: Config, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    ids = [row.clip.clip_id.strip("[]") for row in prepared.rows]
+    table = pd.DataFrame(generator.normal(size=(len(ids), 4))).add_prefix("text_").assign(clip=ids)
+    table.iloc[:-1].to_parquet(tmp_path / "text.parquet")
+    data = small_config.data.model_copy(
+        update={"path": prepared.folder, "features": {"text": f"{tmp_path / 'text.parquet'}:text_*"}}
+    )
+    with pytest.warns(UserWarning, match=f"no rows for 1 of {len(ids)} clips"):
+        opened = open_data(data, small_config.prepare, progress=False)
+    assert (opened.media, opened.feature_sizes) == (("face", "voice"), {"text": 4})
+    store = open_store(opened.folder / "features" / opened.tables)
+    parts = split_parts(opened.rows)
+    has = [store(opened.rows[part.index], part).has("text") for part in parts]
+    assert has == [part.index < len(ids) - 1 for part in parts]
