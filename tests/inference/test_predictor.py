@@ -17,7 +17,7 @@ from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import predict_files
-from reactometer.inference.runtime import StreamInput
+from reactometer.inference.runtime import Networks, StreamInput
 from reactometer.inference.tables import clip_columns
 from reactometer.labels import HUME_REACTION
 from reactometer.media import segments
@@ -264,6 +264,30 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
     windows = predictions[0].windows
     assert [window.start_s for window in windows] == [0.25 * index for index in range(len(windows))]
     assert len(windows) > 3
+
+
+def test_members_with_equal_encoders_share_features(
+    model_folder: Path,
+    videos: list[Path],
+    lively: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    encode, encoded = Networks.encode_frames, list[int]()
+
+    def count(networks: Networks, images: np.ndarray) -> np.ndarray:
+        encoded.append(len(images))
+        return encode(networks, images)
+
+    monkeypatch.setattr(Networks, "encode_frames", count)
+    members = [model_folder, lively(model_folder, tmp_path / "a")]
+    one, other = (predict_files(videos[0], member, isolated=False, progress=False) for member in members)
+    n_images = sum(encoded) // 2
+    encoded.clear()
+    joint = join_models(members, tmp_path / "joint")
+    both = predict_files(videos[0], joint, isolated=False, progress=False)
+    assert sum(encoded) == n_images > 0
+    np.testing.assert_allclose(_whole(both), (_whole(one) + _whole(other)) / 2, atol=1e-6)
 
 
 def test_person_norm_reads_a_file_twice(

@@ -155,6 +155,12 @@ class LoadedModel:
         return self.config.model.frozen and bool(kinds & {"frames", "clips", "waveform", "contours"})
 
     @property
+    def features_key(self) -> str:
+        """Key of the encoders and their input; members of an ensemble with equal keys share features."""
+        networks = self.networks
+        return repr((self.sampling, networks.inputs, sorted(networks.digests.items())))
+
+    @property
     def device(self) -> str:
         """The device that runs the graphs, such as "cpu" or "cuda"."""
         provider = self.networks.head.session.get_providers()[0]
@@ -167,8 +173,11 @@ class LoadedModel:
 
     def encode(self, item: Item) -> Item:
         """Encode images and waveform of an item with a single model; mask an unusable face or voice."""
-        encoded = self.networks.encode(item)
-        return self.screening(encoded) if self.screening else encoded
+        return self.screen(self.networks.encode(item))
+
+    def screen(self, item: Item) -> Item:
+        """Mask an unusable face or voice of an encoded item with a single model."""
+        return self.screening(item) if self.screening else item
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is a sequence, too

@@ -72,16 +72,17 @@ def encoded_clips(
     cache: FaceFeatureCache | None = None,
     features: Mapping[str, Steps] = {},
 ) -> Iterator[Item]:
-    """Yield the features of every clip for a single model; with a cache, each face crop is encoded once.
+    """Yield the features of every clip for a single model, before its screening.
 
-    ``features`` of the clips' file come from a table, by stream.
+    With a cache, each face crop is encoded once. ``features`` of the clips' file come from a table, by
+    stream.
     """
     if cache is not None:
         cache.encode_new(sample for clip in clips for sample in pick_samples(clip, model.sampling))
     for clip in clips:
         item = to_item(clip, model.sampling) if cache is None else cache.item(clip)
         spans = {name: steps.between(clip.start_s, clip.end_s) for name, steps in features.items()}
-        yield model.encode(item.with_steps(spans))
+        yield model.networks.encode(item.with_steps(spans))
 
 
 def _no_streams(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:

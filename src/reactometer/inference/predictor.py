@@ -222,12 +222,11 @@ class Predictor:
         """Delete the features of the last file; ``shifts`` belong to the next file's person, if known."""
         self._shifts = shifts or [{} for _ in self.model.members]
         self._streams: Mapping[str, Steps] = {}
-        self._caches = [
-            FaceFeatureCache(member.networks, member.sampling)
-            if "frames" in {stream.kind for stream in member.networks.inputs.values()}
-            else None
+        self._caches = {
+            member.features_key: FaceFeatureCache(member.networks, member.sampling)
             for member in self.model.members
-        ]
+            if "frames" in {stream.kind for stream in member.networks.inputs.values()}
+        }
 
     def read(self, path: Path, *, isolated: bool = True) -> Iterator[Segment]:
         """Yield the segments of a file, each as soon as it is complete: its parts and the timeline's
@@ -240,13 +239,18 @@ class Predictor:
         return (segment for segment in results if not isinstance(segment, MediaInfo))
 
     def score(self, clips: Sequence[PreparedClip]) -> list[Score]:
-        """Score segments of one file with all members; a frame encoder encodes each face crop once."""
-        by_member = []
+        """Score segments of one file with all members; a frame encoder encodes each face crop once.
+
+        Members with equal encoders share their features.
+        """
+        encoded, by_member = dict[str, list[Item]](), []
         with self._lock:
-            for member, cache, shifts in zip(self.model.members, self._caches, self._shifts, strict=True):
-                items = encoded_clips(member, clips, cache, self._streams)
-                normalised = (shift_item(item, shifts) for item in items)
-                by_member.append(score_items(member.networks, normalised))
+            for member, shifts in zip(self.model.members, self._shifts, strict=True):
+                key = member.features_key
+                if key not in encoded:
+                    encoded[key] = list(encoded_clips(member, clips, self._caches.get(key), self._streams))
+                items = (shift_item(member.screen(item), shifts) for item in encoded[key])
+                by_member.append(score_items(member.networks, items))
         return average_scores(by_member)
 
     def predict_arrays(self, media: ArrayMedia) -> list[Prediction]:
@@ -305,7 +309,7 @@ def fit_people(
         for path in (path for path in paths if path in person_of):
             with suppress(*READ_ERRORS):  # reported when the file is predicted
                 yield from [
-                    ((number, person_of[path]), item)
+                    ((number, person_of[path]), member.screen(item))
                     for _, clip in reader.read(Path(path), isolated=isolated)
                     for number, member in members
                     if member.config.model.person_norm
