@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     options = parser.parse_args()
     axes = rm.load_model("starter").predict(options.video).plot()
-    axes.set_title("")
+    axes.set_title("", loc="left")
     figure = axes.figure
     figure.savefig(options.picture, dpi=120)
 
