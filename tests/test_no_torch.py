@@ -39,11 +39,11 @@ def _use(clip: Path, model: Path, data: Path, out: Path) -> None:
     """Predict, evaluate, report, explain, run into a folder, score live and serve."""
     from starlette.testclient import TestClient
 
+    from reactometer.attribution.occlusion import explain
+    from reactometer.attribution.report import write_attribution
     from reactometer.batch.run import predict_folder
     from reactometer.evaluation.evaluate import evaluate
     from reactometer.evaluation.report import report
-    from reactometer.explain.occlusion import explain
-    from reactometer.explain.report import write_attribution
     from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import predict_files
     from reactometer.live.scorer import LiveScorer

@@ -16,6 +16,7 @@ os.environ.setdefault(
 )  # else ONNX Runtime keeps a device ID, and sends usage data
 
 if TYPE_CHECKING:
+    from reactometer.attribution.occlusion import explain as explain
     from reactometer.batch.run import read_run as read_run
     from reactometer.cli.demo import demo as demo
     from reactometer.config import Config as Config
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from reactometer.evaluation.evaluate import evaluate as evaluate
     from reactometer.evaluation.evaluate import submission as submission
     from reactometer.evaluation.report import report as report
-    from reactometer.explain.occlusion import explain as explain
     from reactometer.inference.checkpoint import load_model as load_model
     from reactometer.training.compare import compare as compare
     from reactometer.training.crossval import crossval as crossval
@@ -46,7 +46,7 @@ _MODULES = {
     "report": "evaluation.report",
     "audit": "evaluation.audit",
     "split": "data.splits",
-    "explain": "explain.occlusion",
+    "explain": "attribution.occlusion",
     "read_run": "batch.run",
     "load_model": "inference.checkpoint",
     "demo": "cli.demo",

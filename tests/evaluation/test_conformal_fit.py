@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reactometer.attribution.occlusion import explain
 from reactometer.cli.render_evaluation import print_evaluation, print_uncertainty
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import calibrate
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.robustness import measure_robustness
-from reactometer.explain.occlusion import explain
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import ModalityIntervals, Uncertainty
 from reactometer.inference.predictor import predict_files

@@ -239,8 +239,8 @@ def explain(
 
     It masks the face or the voice, moments of each, and regions of the face.
     """
-    from reactometer.explain.occlusion import explain as run
-    from reactometer.explain.report import as_json, describe, write_attribution
+    from reactometer.attribution.occlusion import explain as run
+    from reactometer.attribution.report import as_json, describe, write_attribution
     from reactometer.inference.checkpoint import load_model
     from reactometer.io import make_folder
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from reactometer.explain.occlusion import MIN_CHANGE, Attribution
+from reactometer.attribution.occlusion import MIN_CHANGE, Attribution
 from reactometer.inference.plot import draw_row
 from reactometer.io import write_atomic, write_plot
 from reactometer.types import FloatArray

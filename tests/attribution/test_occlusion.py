@@ -16,15 +16,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from lossless import RATE_HZ, write
+from reactometer.attribution import occlusion
+from reactometer.attribution.occlusion import Attribution, explain
+from reactometer.attribution.report import describe, write_attribution
 from reactometer.cli.app import app
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import to_item
 from reactometer.errors import ConfigError, MediaError, ModelError, OutputError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.explain import occlusion
-from reactometer.explain.occlusion import Attribution, explain
-from reactometer.explain.report import describe, write_attribution
 from reactometer.inference import predictor
 from reactometer.inference.checkpoint import LoadedModel, join_models, load_model, sampling_of
 from reactometer.inference.predictor import predict_files
