@@ -68,7 +68,7 @@ def test_a_second_call_trains_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("reactometer.training.train.train", None)
+    monkeypatch.setattr("reactometer.training.train.fit", None)
     monkeypatch.chdir(made.folder.parent)
     out = made.folder.name  # the same folder by another path
     arguments = ["compare", *CONFIGS.glob("[mr]*[lu].toml"), "-d", prepared.folder, "-o", out]

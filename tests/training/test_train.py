@@ -120,7 +120,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
 def test_a_finished_run_is_returned_and_one_of_another_configuration_is_refused(
     small_config: Config, model_folder: Path
 ) -> None:
-    config = _with(small_config, model_folder.parent)
+    config = _with(small_config, model_folder.parent, data=small_config.data.path)
     before = (model_folder / "weights.safetensors").stat().st_mtime_ns
     assert train(config=config, progress=False) == model_folder
     other = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.5})})
@@ -163,7 +163,8 @@ def test_a_missing_device_is_reported_before_any_work(
 
 def test_data_and_settings_are_arguments(small_config: Config, model_folder: Path) -> None:
     """A finished run is returned, so nothing trains here."""
-    config, path = small_config.model_copy(update={"data": Config().data}), small_config.data.path
+    config = small_config.model_copy(update={"data": Config().data})
+    path = json.loads((model_folder.parent / "config.json").read_text())["data"]["path"]
     assert train(path, config, out=model_folder.parent, progress=False) == model_folder
     with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
         train(path, config, epoch=3)
