@@ -234,13 +234,13 @@ def _config(data: Path, run: Path, person_norm: bool, epochs: int = 12) -> Confi
 
 @pytest.mark.slow
 def test_normalising_helps_if_people_differ_more_than_they_react(tmp_path: Path) -> None:
-    data = _table(tmp_path / "table.csv", n_people=20, n_clips=8)
+    data = _table(tmp_path / "table.csv", n_people=20, n_clips=24)
     reached = {}
     for person_norm in (True, False):
         folder = train(config=_config(data, tmp_path / f"{person_norm}", person_norm), progress=False)
         evaluation = evaluate(folder, data, progress=False)
         reached[person_norm] = evaluation.metrics.pearson[0] or 0.0
-        note = "32 clips normalised per person (4 people)"
+        note = "96 clips normalised per person (4 people)"
         assert evaluation.person_norm == (note if person_norm else None)
     assert reached[True] > 0.6
     assert reached[False] < 0.4

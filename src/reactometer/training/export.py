@@ -271,7 +271,8 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
         graphs[f"{name}.onnx"] = ExportSpec(encoder, inputs, n_free, ("features",), structured)
     inputs = {}
     for index, (name, stream) in enumerate(streams.items()):
-        n_steps = 5 + 65 * index  # different numbers, so that each gets a dimension of its own
+        # Different numbers, for a dimension each, and more than the stride of networks over log-mel.
+        n_steps = 70 + 65 * index
         tensors = (
             torch.zeros((2, n_steps, stream.feature_size)),
             torch.ones((2, n_steps), dtype=torch.bool),
