@@ -128,6 +128,7 @@ def quantise_graph(file: Path, examples: Iterable[dict[str, np.ndarray]]) -> Non
             ExampleReader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            reduce_range=True,  # else products overflow on CPUs without VNNI
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"] if has_attention else None,
