@@ -307,7 +307,7 @@ def test_media_and_features_of_a_dataset_have_separate_folders(tmp_path: Path) -
 
 
 def test_tables_as_openface_writes_them_are_joined_by_the_name_of_the_file(tmp_path: Path) -> None:
-    """One table per clip in a folder, spaces before names, and 0 in ``success`` where no face was found."""
+    """One table per clip in a folder, spaces before names, and 0 in ``success`` for frames without a face."""
     for name in ("a", "b"):
         (tmp_path / f"{name}.csv").write_text(
             "frame, timestamp, success, AU01_r\n1, 0.0, 1, 0.5\n2, 0.04, 0, 0.0\n3, 0.08, 1, 1.5\n"
