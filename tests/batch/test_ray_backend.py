@@ -17,11 +17,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reactometer.batch.ray_backend import _Actor
+from reactometer.batch.ray_backend import _unpack
 from reactometer.batch.result_store import FAILED_FILE, JOURNAL
-from reactometer.batch.run import FilePredictor, predict_folder
+from reactometer.batch.run import predict_folder
 from reactometer.errors import ClusterError, ReactometerError
-from reactometer.inference.predictor import PredictOptions, predict_files
+from reactometer.inference.predictor import predict_files
 
 pytestmark = [
     pytest.mark.slow,
@@ -110,7 +110,7 @@ def test_a_node_is_killed_in_mid_run_and_the_run_completes(
 
 
 def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) -> None:
-    """The file kills the actor, not only its decoder process."""
+    """The file kills the process of the cluster, not only its decoder process."""
     from reactometer.synthetic.dataset import simulate
 
     simulate(tmp_path / "long", n_clips=4, duration_s=10.0, workers=1)
@@ -124,7 +124,7 @@ def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) ->
                 with suppress(OSError):  # it has ended meanwhile
                     if opened.readlink() == many / "5.mp4":
                         parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                        if b"MapWorker" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                        if b"ray::_predict" in Path(f"/proc/{parent}/cmdline").read_bytes():
                             os.kill(parent, signal.SIGKILL)
             time.sleep(0.02)
 
@@ -143,7 +143,7 @@ def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) ->
 
 def test_a_machine_with_another_version_is_refused() -> None:
     with pytest.raises(ClusterError, match="another version"):
-        _Actor(FilePredictor(Path(), PredictOptions(), "cpu", "haar", 1), {}, "0.0.1")
+        _unpack(None, "0.0.1")
 
 
 def _works_for(process: Path, mark: str) -> bool:

@@ -1,20 +1,24 @@
-"""Predict files on a Ray cluster with Ray Data's actor pool.
+"""Predict files on a Ray cluster, one task per file.
 
-Source: https://docs.ray.io/en/latest/data/data.html.
+Source: https://docs.ray.io/en/latest/ray-core/fault_tolerance/tasks.html.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -34,10 +38,8 @@ PREDICTIONS = TypeAdapter(list[Prediction])
 LOCAL = "local"
 OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here; it stores only models and rows
 CONNECT_TIMEOUT_S = 10.0
-N_PASSES = 2
-"""A lost machine loses results that were not yet sent; their files are predicted again."""
-
-MAX_RETRIES = 2  # of a file whose actor or machine was lost
+QUEUE_PER_CPU = 4  # files that Ray has at a time, so that no CPU waits for one
+MAX_RETRIES = 2  # of a file whose process or machine was lost
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
 
     if address.startswith("ray://"):
         fix = "Run the command on a machine of the cluster, for example by 'ray job submit', with --ray auto"
-        raise ClusterError("Ray Data does not run through a Ray client", got=address, fix=fix)
+        raise ClusterError("predict does not run through a Ray client", got=address, fix=fix)
     options = {"num_cpus": n_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         host, _, port = address.rpartition(":")
@@ -87,38 +89,43 @@ def _cause(error: BaseException) -> str:
 
 
 def predict_on_cluster(
-    sources: Sequence[InputFile], predictor: FilePredictor, n_actors: int | None, n_gpus: float
+    sources: Sequence[InputFile], predictor: FilePredictor, n_processes: int | None, n_gpus: float
 ) -> Iterator[tuple[InputFile, list[Prediction]]]:
     """Predict files of different contents on the connected cluster, in any order.
 
-    A file whose actor is lost is predicted by another actor. A file that loses its actor ``1 + MAX_RETRIES``
-    times in each of ``N_PASSES`` passes has no predictions.
+    A file whose process or machine is lost is predicted again, at most ``MAX_RETRIES`` times; after that it
+    has no predictions.
 
     Args:
         sources: the files, with the same path or URI on all machines.
-        predictor: is sent to the actors with its model and the detector's weights.
-        n_actors: maximum number of actors; default: as many as the cluster has room for.
-        n_gpus: share of a GPU per actor.
+        predictor: is sent to the processes with its model and the detector's weights.
+        n_processes: maximum number of processes; default: as many as the cluster has room for.
+        n_gpus: share of a GPU per process.
     """
-    if not sources:
-        return
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
 
-    pending = {source.sha256: source for source in sources}
-    paths = {one.sha256: one.path if is_uri(one.path) else str(Path(one.path).absolute()) for one in sources}
-    arguments = predictor, ray.put(_pack(predictor)), version("reactometer")
-    # Ray Data runs in a separate process on this machine, because it logs to standard error.
-    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    stream = ray.remote(num_cpus=0, scheduling_strategy=this_node, max_retries=0)(_predict_rows)
-    for _ in range(N_PASSES):
-        rows = [{"path": paths[sha256], "sha256": sha256} for sha256 in pending]
-        for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
-            row = ray.get(result)
-            if source := pending.pop(row["sha256"], None):
-                predictions = PREDICTIONS.validate_json(row["predictions"])
-                yield source, [with_path(prediction, source.path) for prediction in predictions]
-    yield from ((source, []) for source in pending.values())
+    # The files travel in a list, because Ray would fetch a reference itself for every task.
+    arguments = predictor, [ray.put(_pack(predictor))], version("reactometer")
+    options = {"num_cpus": 1, "num_gpus": n_gpus, "max_retries": MAX_RETRIES}
+    # With max_calls=0 processes with a GPU take more than one file, too.
+    predict = ray.remote(max_calls=0, **options)(_predict)
+    waiting = iter(sources)
+    running: dict[Any, InputFile] = {}
+    while True:
+        limit = n_processes or QUEUE_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        for source in islice(waiting, limit - len(running)):
+            path = source.path if is_uri(source.path) else str(Path(source.path).absolute())
+            running[predict.remote(path, *arguments)] = source
+        if not running:
+            return
+        [result], _ = ray.wait(list(running))
+        source = running.pop(result)
+        try:
+            predictions = PREDICTIONS.validate_json(ray.get(result))
+        except (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError):
+            predictions = []
+        yield source, [with_path(prediction, source.path) for prediction in predictions]
 
 
 def with_path(prediction: Prediction, path: str) -> Prediction:
@@ -126,53 +133,33 @@ def with_path(prediction: Prediction, path: str) -> Prediction:
     return replace(prediction, path=path, status=prediction.status.replace(prediction.path, path))
 
 
-def _predict_rows(
-    rows: list[dict[str, Any]], arguments: tuple[Any, ...], n_actors: int | None, n_gpus: float
-) -> Iterator[dict[str, Any]]:
-    """Yield the predictions of rows in any order; rows whose actors were lost are missing."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1
-    # One task per row and one per actor at a time, so that a lost actor costs no other row its result.
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Actor,
-        fn_constructor_args=arguments,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_actors, max_tasks_in_flight_per_actor=1),
-        num_cpus=1,
-        num_gpus=n_gpus,
-        max_task_retries=MAX_RETRIES,
-    )
-    yield from dataset.iter_rows()
+def _predict(path: str, predictor: FilePredictor, files: list[Any], expected: str) -> bytes:
+    """Return the predictions of a file, in a process of the cluster."""
+    return PREDICTIONS.dump_json(replace(predictor, model=_unpack(files[0], expected))(path))
 
 
-class _Actor:
-    """Actor on the cluster with the run's model and the detector's weights."""
+@cache
+def _unpack(files: Any, expected: str) -> Path:
+    """Write the run's model and the detector's weights for this process; return the model's folder."""
+    import ray
 
-    def __init__(self, predictor: FilePredictor, files: Any, expected: str) -> None:
-        import ray
-
-        if (installed := version("reactometer")) != expected:
-            problem = f"another version of reactometer on {socket.gethostname()}"
-            fix = "Install the same version on all machines"
-            raise ClusterError(problem, got=installed, expected=expected, fix=fix)
-        cv2.setNumThreads(1)  # an actor has one CPU
-        self.folder = TemporaryDirectory(prefix="reactometer-")
-        root = Path(self.folder.name)
-        for name, data in (ray.get(files) if isinstance(files, ray.ObjectRef) else files).items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(data)
-        if (root / "weights").is_dir():
-            os.environ[FOLDER_VARIABLE] = str(root / "weights")
-        self.predict = replace(predictor, model=root / "model")
-
-    def __call__(self, row: dict[str, str]) -> dict[str, Any]:
-        return {**row, "predictions": PREDICTIONS.dump_json(self.predict(row["path"]))}
+    if (installed := version("reactometer")) != expected:
+        problem = f"another version of reactometer on {socket.gethostname()}"
+        fix = "Install the same version on all machines"
+        raise ClusterError(problem, got=installed, expected=expected, fix=fix)
+    cv2.setNumThreads(1)  # a process has one CPU
+    root = Path(mkdtemp(prefix="reactometer-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    for name, data in ray.get(files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    if (root / "weights").is_dir():
+        os.environ[FOLDER_VARIABLE] = str(root / "weights")
+    return root / "model"
 
 
 def _pack(predictor: FilePredictor) -> Mapping[str, bytes]:
-    """Return the files that actors need, by path in their folder."""
+    """Return the files that the processes need, by path in their folder."""
     model = predictor.model
     files = {
         f"model/{file.relative_to(model).as_posix()}": file for file in model.rglob("*") if file.is_file()

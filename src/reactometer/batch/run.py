@@ -219,7 +219,7 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
     """
     options = options or PredictOptions()
     if ray:
-        require("ray", "pandas", "pyarrow", extra="ray")
+        require("ray", extra="ray")
     if ending not in FORMATS:
         raise ConfigError("unknown format of tables", got=f"'{ending}'", expected=" or ".join(FORMATS))
     if ending == "parquet":
