@@ -143,7 +143,7 @@ def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) ->
 
 def test_a_machine_with_another_version_is_refused() -> None:
     with pytest.raises(ClusterError, match="another version"):
-        _unpack(None, "0.0.1")
+        _unpack(None, "", "0.0.1")
 
 
 def _works_for(process: Path, mark: str) -> bool:

@@ -5,20 +5,19 @@ Source: https://docs.ray.io/en/latest/ray-core/fault_tolerance/tasks.html.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import re
-import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -28,7 +27,7 @@ from reactometer.data.files import InputFile
 from reactometer.data.object_store import is_uri
 from reactometer.errors import ClusterError
 from reactometer.inference.prediction import Prediction
-from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
+from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, cache_folder, find_yunet
 
 if TYPE_CHECKING:
     from reactometer.batch.run import FilePredictor
@@ -105,8 +104,10 @@ def predict_on_cluster(
     import ray
     from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
 
+    files = _pack(predictor)
+    digest = sha256(b"".join(name.encode() + data for name, data in sorted(files.items()))).hexdigest()
     # The files travel in a list, because Ray would fetch a reference itself for every task.
-    arguments = predictor, [ray.put(_pack(predictor))], version("reactometer")
+    arguments = predictor, [ray.put(files)], digest, version("reactometer")
     options = {"num_cpus": 1, "num_gpus": n_gpus, "max_retries": MAX_RETRIES}
     # With max_calls=0 processes with a GPU take more than one file, too.
     predict = ray.remote(max_calls=0, **options)(_predict)
@@ -133,14 +134,18 @@ def with_path(prediction: Prediction, path: str) -> Prediction:
     return replace(prediction, path=path, status=prediction.status.replace(prediction.path, path))
 
 
-def _predict(path: str, predictor: FilePredictor, files: list[Any], expected: str) -> bytes:
+def _predict(path: str, predictor: FilePredictor, files: list[Any], digest: str, expected: str) -> bytes:
     """Return the predictions of a file, in a process of the cluster."""
-    return PREDICTIONS.dump_json(replace(predictor, model=_unpack(files[0], expected))(path))
+    return PREDICTIONS.dump_json(replace(predictor, model=_unpack(files[0], digest, expected))(path))
 
 
 @cache
-def _unpack(files: Any, expected: str) -> Path:
-    """Write the run's model and the detector's weights for this process; return the model's folder."""
+def _unpack(files: Any, digest: str, expected: str) -> Path:
+    """Write the run's model and the detector's weights once per machine; return the model's folder.
+
+    Raises:
+        ClusterError: another version is installed here.
+    """
     import ray
 
     if (installed := version("reactometer")) != expected:
@@ -148,11 +153,15 @@ def _unpack(files: Any, expected: str) -> Path:
         fix = "Install the same version on all machines"
         raise ClusterError(problem, got=installed, expected=expected, fix=fix)
     cv2.setNumThreads(1)  # a process has one CPU
-    root = Path(mkdtemp(prefix="reactometer-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    for name, data in ray.get(files).items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
+    root = cache_folder() / "cluster" / digest
+    if not root.is_dir():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root.parent, ignore_cleanup_errors=True) as new:
+            for name, data in ray.get(files).items():
+                Path(new, name).parent.mkdir(parents=True, exist_ok=True)
+                Path(new, name).write_bytes(data)
+            with suppress(OSError):  # another process was faster
+                Path(new).rename(root)
     if (root / "weights").is_dir():
         os.environ[FOLDER_VARIABLE] = str(root / "weights")
     return root / "model"
