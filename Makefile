@@ -32,7 +32,7 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W -E -b html docs site
 
-# The figures of docs/performance.md, on this machine; about half an hour.
+# The figures of docs/benchmarks/speed.md, on this machine; about half an hour.
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py --out bench.md
 

@@ -20,11 +20,10 @@ html_theme, html_title = "furo", f"reactometer {version}"
 html_show_copyright = html_show_sphinx = False
 html_static_path, html_logo, html_favicon = ["_static"], "_static/logo.svg", "_static/logo.svg"
 myst_heading_anchors = 4
-OUTSIDE = {  # what pages call by its place in the repository -> what the site has of it
-    "](../SECURITY.md)": "](security.md)",
-    "](SECURITY.md)": "](security.md)",
-    "](../starter/reactometer_starter/model/README.md)": "](starter.md)",
-    "[examples/ros2](../examples/ros2)": "`examples/ros2`",
+OUTSIDE = {  # text of pages as the repository shows them -> as the site shows them
+    r"\]\((?:\.\./)*SECURITY\.md\)": "](/project/security.md)",
+    r"\]\((?:\.\./)*starter/reactometer_starter/model/README\.md\)": "](/models/starter.md)",
+    r"\[(examples/ros2)\]\([^)]*\)": r"`\1`",
     "```csv": "```text",  # no highlighter knows it
 }
 WORDS = {
@@ -48,8 +47,8 @@ def setup(app: Any) -> None:
 
 
 def _lead_inside(content: list[str]) -> None:
-    for place, inside in OUTSIDE.items():
-        content[0] = content[0].replace(place, inside)
+    for pattern, replacement in OUTSIDE.items():
+        content[0] = re.sub(pattern, replacement, content[0])
 
 
 def _write_reference(folder: Path) -> None:

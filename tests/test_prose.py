@@ -51,7 +51,7 @@ PHRASES = {
     r"\bnothing to go\b|\bnothing (?:seen|heard)\b": "no usable face or voice",
     r"\bwhoever\b|\bsomebody\b|\bas one (?:likes|would)\b": "you; a person",
     r"\b(?:wants|hears|says)\b": "expects; uses; reports",
-    r"\bour choice\b": "a row of docs/decisions.md",
+    r"\bour choice\b": "a row of docs/project/decisions.md",
     r"\bpictures?\b": "plot, image",
     r"\bstrips?\b|\bstretch(?:es)?\b": "row; window",
     r"\balone\b": "only",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reactometer.inference.conformal import Uncertainty
 
 MAX_FEW_UNITS = 20
-"""Maximum number of units whose intervals are too narrow (by simulation: docs/lab-notes.md)."""
+"""Maximum number of units whose intervals are too narrow (by simulation: docs/project/lab-notes.md)."""
 
 
 BETA_QUANTILES = (0.05, 0.95)

@@ -60,8 +60,8 @@ def fit_screening(loaded: LoadedModel, prepared: PreparedSet) -> Screening:
 
     Train faces are spoiled in known ways (noise, a cover, few pixels, a sketch), and multinomial logistic
     regression on the encoder's features separates them from clear faces: outlier exposure (Hendrycks et al.,
-    ICLR 2019). Gaussian densities of the features do not see a covered face (docs/lab-notes.md). Without the
-    detector of speech, any sound counts as a voice, with a warning.
+    ICLR 2019). Gaussian densities of the features do not see a covered face (docs/project/lab-notes.md).
+    Without the detector of speech, any sound counts as a voice, with a warning.
     """
     train, val = (_items(loaded, prepared, split) for split in ("train", "val"))
     speech = np.array([item.speech_share for item in (*train, *val) if item.has("voice")])

@@ -137,7 +137,7 @@ def pad_to_multiple(indices: Tensor) -> Tensor:
     """Repeat the first indices until their number is a multiple of :data:`GPU_BATCH_MULTIPLE`.
 
     cuDNN sets up each new batch size, and the number of faces differs in nearly every batch: without padding,
-    the first epoch on an H100 ran at a third of the speed (docs/performance.md).
+    the first epoch on an H100 ran at a third of the speed (docs/benchmarks/speed.md).
     """
     padding = torch.arange(-len(indices) % GPU_BATCH_MULTIPLE, device=indices.device) % len(indices)
     return torch.cat((indices, indices[padding]))
@@ -251,7 +251,7 @@ class TransformerHead(nn.Module):
     times.
 
     The token starts as their mean and attention adds to it, which learns more from few clips
-    (docs/lab-notes.md).
+    (docs/project/lab-notes.md).
     """
 
     def __init__(self, feature_size: int, config: ModelConfig) -> None:

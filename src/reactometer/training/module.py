@@ -32,7 +32,7 @@ class ReactionModule(BaseModule):
     """Metric of early stopping and of the best epoch: mean CCC over the labels that vary on validation.
 
     Not Pearson, which ignores scale: over few validation clips, it is often largest by chance in one of the
-    first epochs, when the predictions are almost constant (docs/lab-notes.md).
+    first epochs, when the predictions are almost constant (docs/project/lab-notes.md).
     """
     model: ReactionModel
     config: TrainingConfig
