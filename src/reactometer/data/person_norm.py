@@ -2,7 +2,7 @@
 
 A person's mean features consist of the person's looks and voice, and of the reactions in the person's clips.
 Only if these clips vary, the reactions cancel out and the mean shows the looks. So the fewer or the more
-similar the clips are, the less the mean is moved. Measured effect: docs/benchmarks/results.md.
+similar the clips are, the less the mean is moved. Measured effect: docs/benchmarks/ravdess.md.
 """
 
 from __future__ import annotations

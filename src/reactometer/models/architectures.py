@@ -104,7 +104,7 @@ def _listed(config: ModelConfig) -> tuple[str, ...]:
 def reads_length(config: Config) -> bool:
     """Return whether the configured model can read a clip's length instead of the reaction.
 
-    Measured on features of noise: docs/benchmarks/results.md.
+    Measured on features of noise: docs/benchmarks/leaks.md.
 
     Raises:
         ConfigError: as :func:`get_architecture`.
