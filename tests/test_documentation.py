@@ -34,7 +34,7 @@ from warm_program import warm_program
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
-GENERATED = ("commands.md", "settings.md")
+GENERATED = ("commands.md", "rest.md", "settings.md")
 PAGES = [
     *(
         ROOT / name

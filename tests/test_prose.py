@@ -23,7 +23,7 @@ PAGES = [
     ),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-PAGES = [page for page in PAGES if page.name not in ("commands.md", "settings.md")]  # generated
+PAGES = [page for page in PAGES if page.name not in ("commands.md", "rest.md", "settings.md")]  # generated
 MODULES = sorted((ROOT / "src").rglob("*.py"))
 PAGE_FILES = sorted((ROOT / "src" / "reactometer" / "serving" / "page").glob("*.[hj]*"))
 MAX_MEAN_WORDS, MAX_WORDS = 16, 35
