@@ -50,6 +50,7 @@ def reactometer(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
     return run
 
 
+@pytest.mark.slow(10)
 def test_predictions_need_no_extra(
     reactometer: Callable[..., subprocess.CompletedProcess[str]],
     talking: Callable[[int], Path],

@@ -94,9 +94,10 @@ def _explain(video: Path, model: LoadedModel | Path, **options: Any) -> Attribut
     return explain(video, model, progress=False, **options)
 
 
+@pytest.mark.slow(10)
 @pytest.mark.parametrize(
     "name",
-    ["videomae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("multimodal", *FRAMES_ONLY))],
+    ["videomae", "multimodal", *FRAMES_ONLY],
 )
 def test_hidden_frames_do_not_reach_the_model(
     name: str, checkpoint: Checkpoint, clip: PreparedClip, video: Path
@@ -253,6 +254,7 @@ def test_invalid_spans_are_refused(
         _explain(video, of_the_mouth, **options)
 
 
+@pytest.mark.slow(20)
 def test_a_long_file_needs_a_span_that_may_cross_parts(
     checkpoint: Checkpoint, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

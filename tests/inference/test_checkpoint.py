@@ -108,6 +108,7 @@ def test_a_trained_checkpoint_explains_itself(model_folder: Path) -> None:
     assert max(about["proof"]["differences"].values()) < 1e-5
 
 
+@pytest.mark.slow(20)
 def test_graphs_score_clips_as_their_weights_do(
     frozen_folder: Path, model_folder: Path, prepared: PreparedSet
 ) -> None:

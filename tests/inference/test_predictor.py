@@ -254,6 +254,7 @@ def test_an_ensemble_averages_its_members(
     assert both[2].failed
 
 
+@pytest.mark.slow(20)
 def test_an_ensemble_reads_a_file_once_for_all_members(
     model_folder: Path, videos: list[Path], lively: Callable[..., Path], reads: list[str], tmp_path: Path
 ) -> None:
@@ -266,6 +267,7 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
     assert len(windows) > 3
 
 
+@pytest.mark.slow(20)
 def test_members_with_equal_encoders_share_features(
     model_folder: Path,
     videos: list[Path],
@@ -290,6 +292,7 @@ def test_members_with_equal_encoders_share_features(
     np.testing.assert_allclose(_whole(both), (_whole(one) + _whole(other)) / 2, atol=1e-6)
 
 
+@pytest.mark.slow(25)
 def test_person_norm_reads_a_file_twice(
     personal_folder: Path, frozen_folder: Path, videos: list[Path], reads: list[str], tmp_path: Path
 ) -> None:

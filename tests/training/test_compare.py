@@ -21,6 +21,8 @@ SMALL = [
     "model.pooling=network",
     "training.epochs=1",
 ]
+pytestmark = pytest.mark.slow(30)  # trains eight small models
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "small"
 
 

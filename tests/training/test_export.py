@@ -142,6 +142,7 @@ def test_graphs_are_the_networks_and_their_encoders_in_eight_bits_follow(name: s
         assert np.corrcoef(np.concatenate(after), np.concatenate(before))[0, 1] > 0.98
 
 
+@pytest.mark.slow(25)
 def test_networks_of_one_architecture_are_translated_once_and_keep_their_own_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_networks_of_one_architecture_are_translated_once_and_keep_their_own_wei
     )
 
 
+@pytest.mark.slow(12)
 def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> None:
     network, config = _network(tmp_path, "given", person_norm=True)
     rng = np.random.default_rng(0)

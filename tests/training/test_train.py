@@ -83,6 +83,7 @@ def test_a_stopped_run_resumes_to_the_same_end(
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow(7)
 def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
