@@ -204,6 +204,7 @@ def _lay_out(folder: Path, simulated: Path, program: str) -> None:
         shutil.copy(clip, folder / "session1" / f"{i}.mp4")
         rows.append(f"session1/{i}.mp4,person{i % 10},{i % 7 / 7:.2f},{i % 5 / 5:.2f}")
     _lay_out_crema_d(folder / "crema", clips[:30])
+    _lay_out_features(folder, [f"{i}.mp4" for i in range(30)] + ["new.mp4"])
     (folder / "videos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     ratings = [f"{i}.mp4,R{rater},{i % 7 + 1},{1 + (i + rater) % 5}" for i in range(9) for rater in (1, 2)]
     (folder / "ratings.csv").write_text(
@@ -233,3 +234,29 @@ def _lay_out_crema_d(folder: Path, clips: list[Path]) -> None:
     people = ['"ActorID","Age","Sex","Race","Ethnicity"']
     people += [f'{1001 + i},{20 + i},"{("Female", "Male")[i % 2]}","Asian",""' for i in range(10)]
     (folder / "VideoDemographics.csv").write_text("\n".join(people) + "\n", encoding="utf-8")
+
+
+def _lay_out_features(folder: Path, names: list[str]) -> None:
+    """Write random action units in the columns of OpenFace 2.2 (a table per clip) and of py-feat 0.7 (a
+    table)."""
+    rng = np.random.default_rng(0)
+    (folder / "openface").mkdir()
+    tables = []
+    for name in names:
+        frames = np.arange(25)
+        units = {f"AU{unit:02d}": rng.uniform(0, 1, 25).round(2) for unit in (1, 2, 4, 6, 9, 12, 25)}
+        table = {
+            "frame": frames + 1,
+            " face_id": 0,
+            " timestamp": frames / 25,
+            " confidence": 0.98,
+            " success": 1,
+        }
+        table |= {" gaze_0_x": 0.1, " pose_Tx": 0.2, " pose_Rx": 0.1}
+        table |= {f" {unit}_r": 5 * values for unit, values in units.items()}
+        table |= {f" {unit}_c": (values > 0.5).astype(int) for unit, values in units.items()}
+        pd.DataFrame(table).to_csv(folder / "openface" / f"{Path(name).stem}.csv", index=False)
+        box = {"frame": frames, "FaceRectX": 50.0, "FaceScore": 0.99, "Pitch": 0.1}
+        ends = {"happiness": 0.5, "neutral": 0.5, "input": f"/videos/{name}", "approx_time": "00:00"}
+        tables.append(pd.DataFrame({**box, **units, **ends}))
+    pd.concat(tables).to_csv(folder / "fex.csv", index=False)
