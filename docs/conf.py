@@ -10,7 +10,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from generate import write_reference  # noqa: E402
+from generate import write_plots, write_reference  # noqa: E402
 
 project, author, version = "reactometer", "The reactometer developers", version_of("reactometer")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
@@ -35,10 +35,11 @@ autodoc_member_order = "bysource"
 
 
 def setup(app: Any) -> None:
-    """Lead links to files outside the site to pages of it, and write the reference."""
+    """Lead links to files outside the site to pages of it, write the reference, and draw plots."""
     app.connect("source-read", lambda app, name, content: _lead_inside(content))
     app.connect("include-read", lambda app, path, parent, content: _lead_inside(content))
     app.connect("builder-inited", lambda _: write_reference(HERE / "reference"))
+    app.connect("builder-inited", lambda _: write_plots(HERE / "benchmarks"))
 
 
 def _lead_inside(content: list[str]) -> None:

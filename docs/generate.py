@@ -1,14 +1,17 @@
-"""Write the reference pages whose facts are in the code: commands, settings and the REST interface."""
+"""Write the reference pages whose facts are in the code (commands, settings, REST), and plot the benchmarks'
+tables."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from fastapi import FastAPI
+from matplotlib.figure import Figure
 from pydantic import BaseModel
 from sphinx.pycode import ModuleAnalyzer
 from typer.cli import get_docs_for_click
@@ -34,6 +37,40 @@ TYPES = {  # Typer's names -> ours
     "int": "whole number",
     "int range": "whole number",
 }
+PLOTS = {  # page -> columns of its first table: name, value, interval
+    "architectures": ("architecture", "test: r", "95% interval"),
+    "backbones": ("encoder", "test", ""),
+    "ravdess": ("test", "r", "95% interval"),
+    "starter": ("", "mean Pearson", "95% interval"),
+}
+
+
+def write_plots(folder: Path) -> None:
+    """Draw ``PAGE.svg`` from the first table of each page in :data:`PLOTS`."""
+    for page, columns in PLOTS.items():
+        header, *rows = _first_table((folder / f"{page}.md").read_text(encoding="utf-8"))
+        name, value, interval = (header.index(column) if column in header else -1 for column in columns)
+        rows = [row for row in reversed(rows) if re.fullmatch(r"-?\d\.\d+", row[value])]
+        figure = Figure(figsize=(8, 0.7 + 0.3 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([float(row[value]) for row in rows], range(len(rows)), "o", color="#0072B2")
+        for i, row in enumerate(rows):
+            if interval >= 0 and row[interval]:
+                axes.plot([*map(float, row[interval].split("–"))], [i, i], color="#0072B2", linewidth=2)
+        axes.set_yticks(range(len(rows)), [row[name] for row in rows])
+        axes.set(xlim=(min(-0.02, *(float(row[value]) - 0.02 for row in rows)), 1), xlabel=columns[1])
+        axes.grid(axis="x", alpha=0.3)
+        figure.savefig(folder / f"{page}.svg", metadata={"Date": None})
+
+
+def _first_table(text: str) -> list[list[str]]:
+    """Return the cells of the first Markdown table, without bold, and without the line below the header."""
+    lines = dropwhile(lambda line: not line.startswith("|"), text.splitlines())
+    rows = [
+        [cell.strip(" *") for cell in line[1:-1].split("|")]
+        for line in takewhile(lambda line: line.startswith("|"), lines)
+    ]
+    return [rows[0], *rows[2:]]
 
 
 def write_reference(folder: Path) -> None:
