@@ -137,7 +137,7 @@ def pad_to_multiple(indices: Tensor) -> Tensor:
     """Repeat the first indices until their number is a multiple of :data:`GPU_BATCH_MULTIPLE`.
 
     cuDNN sets up each new batch size, and the number of faces differs in nearly every batch: without padding,
-    the first epoch on an H100 ran at a third of the speed (docs/benchmarks/speed.md).
+    the first epoch on an H100 ran at a third of the speed (docs/project/lab-notes.md).
     """
     padding = torch.arange(-len(indices) % GPU_BATCH_MULTIPLE, device=indices.device) % len(indices)
     return torch.cat((indices, indices[padding]))
