@@ -2,9 +2,9 @@
 
     python benchmarks/live.py [--video VIDEO] [--seconds 10] [--rate 10] [--busy 2]
 
-Print a table for docs/live.md. A clip of 640 x 360 px at 25 frames per second with sound is played in real
-time; without ``--video`` it is rendered, with a synthetic face. The server and each client have their own
-process. Four clients at once decode and encode the video on the CPUs that the server uses, too.
+Print a table for docs/benchmarks/live.md. A clip of 640 x 360 px at 25 frames per second with sound is played
+in real time; without ``--video`` it is rendered, with a synthetic face. The server and each client have their
+own process. Four clients at once decode and encode the video on the CPUs that the server uses, too.
 """
 
 from __future__ import annotations

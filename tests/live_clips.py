@@ -40,7 +40,7 @@ def until(packets: Sequence[Packet], end_s: float) -> list[Packet]:
 
 
 def pack(packet: Packet) -> bytes:
-    """Return the binary message of a packet, see docs/live.md."""
+    """Return the binary message of a packet, see docs/reference/live-protocol.md."""
     head = HEAD.pack(packet.kind, packet.time_s)
     if not callable(packet.content):
         return head + np.round(np.clip(packet.content, -1.0, 1.0) * 32767).astype("<i2").tobytes()

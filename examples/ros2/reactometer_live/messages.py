@@ -46,7 +46,7 @@ def sound_piece(message: Any, ended_s: float) -> Packet:
 
 
 def score_as_text(score: LiveScore, labels: tuple[str, ...]) -> str:
-    """Return JSON for a ``std_msgs/String``, as in the protocol (docs/live.md)."""
+    """Return JSON for a ``std_msgs/String``, as in the protocol (docs/reference/live-protocol.md)."""
     latency_ms = round(1000 * score.latency_s, 1)
     return json.dumps({**score_as_json(score, labels), "latency_ms": latency_ms})
 

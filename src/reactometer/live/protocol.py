@@ -1,4 +1,4 @@
-"""Packets and scores of a live session, in memory and as messages of the protocol (docs/live.md)."""
+"""Packets and scores of a live session, in memory and as messages (docs/reference/live-protocol.md)."""
 
 from __future__ import annotations
 
