@@ -151,7 +151,7 @@ def live_route(model: LoadedModel, settings: Settings, metrics: ServiceMetrics) 
 def talking(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """Return a function that renders a talking face, in repetitions of three seconds."""
     from reactometer.synthetic.clip import clip_plan, render_clip
-    from reactometer.synthetic.dataset import _write_video
+    from reactometer.synthetic.dataset import write_video
 
     folder = tmp_path_factory.mktemp("talking")
 
@@ -159,7 +159,7 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
         file = folder / f"{turns}.mp4"
         if not file.is_file():
             frames, waveform = render_clip(clip_plan(0))
-            _write_video(
+            write_video(
                 file, np.tile(frames, (turns, 1, 1, 1)), clip_plan(0).rate_hz, np.tile(waveform, turns)
             )
         return file

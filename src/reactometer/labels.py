@@ -25,6 +25,9 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {"hume-reaction": HUME_REACTION, "emi":
 COLOURS = ("#D55E00", "#E69F00", "#009E73", "#0072B2", "#CC79A7", "#56B4E9", "#4D4D4D")
 """Colours that people with colour-blindness can tell apart (Okabe & Ito 2008)."""
 
+ON_DARK = {"#4D4D4D": "#D9D9D9"}
+"""Colours on a dark background that replace those of :data:`COLOURS` with a contrast below 3:1."""
+
 _COLOUR_OF: dict[str, str] = {
     **dict.fromkeys(("Anger", "Adoration", "Admiration"), COLOURS[0]),
     **dict.fromkeys(("Happiness", "Amusement"), COLOURS[1]),
@@ -36,8 +39,10 @@ _COLOUR_OF: dict[str, str] = {
 }
 
 
-def colours_of(labels: Sequence[str]) -> tuple[str, ...]:
+def colours_of(labels: Sequence[str], *, on_dark: bool = False) -> tuple[str, ...]:
     """Return a colour per label as ``#RRGGBB``: that of the emotion if all are known, else by position."""
     if all(label in _COLOUR_OF for label in labels):
-        return tuple(_COLOUR_OF[label] for label in labels)
-    return tuple(COLOURS[index % len(COLOURS)] for index in range(len(labels)))
+        colours = [_COLOUR_OF[label] for label in labels]
+    else:
+        colours = [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
+    return tuple(ON_DARK.get(colour, colour) if on_dark else colour for colour in colours)

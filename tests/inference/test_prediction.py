@@ -195,5 +195,5 @@ def test_arrays_that_do_not_fit_are_refused(model: LoadedModel, arrays: dict[str
 
 def test_the_colours_of_a_label_set_differ() -> None:
     for labels in (BASIC, EMI, HUME_REACTION, tuple("ABCDEFG"), ("Fear", "Boredom")):
-        assert len(set(colours_of(labels))) == len(labels)
+        assert len(set(colours_of(labels))) == len(set(colours_of(labels, on_dark=True))) == len(labels)
     assert colours_of(BASIC)[BASIC.index("Fear")] == colours_of(HUME_REACTION)[HUME_REACTION.index("Fear")]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fixtures_of_serving import Serving
 from reactometer import load_model
 from reactometer.paths import STARTER, find_checkpoint
+from reactometer.synthetic.dataset import write_video
 
 pytest.importorskip("fastapi", reason="the service's packages are not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CODE = "<img src=x onerror=document.title='taken'>"
@@ -140,14 +146,8 @@ def test_values_are_those_of_predict(
         (low, high), (peak, peak_s) = prediction.intervals[index], prediction.peaks[index]
         value = f"{prediction.intensities[index]:.2f}"
         words = [
-            prediction.labels[index],
-            value,
-            f"{low:.2f}–{high:.2f}",
-            "peak",
-            f"{peak:.2f}",
-            "at",
-            f"{peak_s:.1f}",
-            "s",
+            *(prediction.labels[index], value, "peak", f"{peak:.2f}", "at", f"{peak_s:.1f}", "s"),
+            *("90%:", f"{low:.2f}–{high:.2f}"),
         ]
         assert tiles.nth(position).inner_text().split() == words
     curves = page.evaluate(CURVES)
@@ -159,9 +159,9 @@ def test_values_are_those_of_predict(
         values = [window.intensities[index] for window in prediction.windows if window.intensities]
         assert curve["y"] == pytest.approx(values, abs=1e-5)
     assert all(warning in page.inner_text("#warnings") for warning in prediction.warnings)
-    row = page.locator("#players .bars li").first.inner_text().split()
     assert prediction.windows[0].intensities
-    assert row[:2] == [prediction.labels[0], f"{prediction.windows[0].intensities[0]:.2f}"]
+    at_the_cursor = page.locator("#timeline .value").all_inner_texts()
+    assert at_the_cursor == [f"{value:.2f}" for value in prediction.windows[0].intensities]
 
 
 def test_a_bad_file_shows_its_reason(visit: Callable[..., Any], tmp_path: Path, simulated: Path) -> None:
@@ -202,9 +202,12 @@ def test_a_click_on_the_timeline_or_an_event_seeks(visit: Callable[..., Any], si
     _score(page, _clips(simulated)[0])
     box = page.locator("#timeline").bounding_box()
     start, end = page.evaluate("() => document.querySelector('#timeline').layout.xaxis.range")
+    left, right = page.evaluate(
+        "() => ['l', 'r'].map((side) => document.querySelector('#timeline').layout.margin[side])"
+    )
     assert start == 0
     for share, y in ((0.5, 60), (0.25, 90)):  # on a row, and between two
-        page.locator("#timeline").click(position={"x": 30 + (box["width"] - 42) * share, "y": y})
+        page.locator("#timeline").click(position={"x": left + (box["width"] - left - right) * share, "y": y})
         _until(page, f"() => Math.abs(({PLAYER})().currentTime - {share * end}) < .03")
     _until(
         page,
@@ -303,6 +306,105 @@ def test_closing_the_page_deletes_its_results(visit: Callable[..., Any], simulat
     _until(other, status)
 
 
+def test_a_kept_result_returns_by_its_link(visit: Callable[..., Any], simulated: Path) -> None:
+    page = visit()
+    _score(page, _clips(simulated)[0])
+    title, curves = page.inner_text("#title"), page.evaluate(CURVES)
+    page.click("text=Keep for 24 hours")
+    address = page.inner_text("#downloads a")
+    page.close()
+    back = visit()
+    back.goto(address)
+    _until(back, "() => document.querySelector('#timeline').data?.length > 0")
+    assert back.inner_text("#title") == title
+    assert back.evaluate(CURVES) == curves
+    assert back.is_hidden("#players video")
+    back.set_input_files("#players input", str(_clips(simulated)[0]))
+    _until(back, f"() => ({PLAYER})().readyState >= 1")
+    back.click("text=Delete now")
+    _until(back, "() => !document.querySelector('#ask').hidden")
+    back.goto("about:blank")
+    back.goto(address)
+    _until(back, "() => !document.querySelector('[role=alert]').hidden")
+    assert "no prediction" in back.inner_text("[role=alert] p")
+
+
+def test_the_example_marks_the_time_without_a_face(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.click("#example")
+    _until(page, "() => document.querySelector('#timeline').data?.length > 0")
+    kinds = page.evaluate("() => document.querySelector('#timeline').data.map(({ meta }) => meta.kind)")
+    assert "voice" in kinds
+    assert "No face; the values use only the voice" in page.inner_text("#unseen")
+    page.click("text=Timeline as a table")
+    rows = [row.inner_text().split() for row in page.locator("#rows tbody tr").all()]
+    curves = page.evaluate(CURVES)
+    assert [row[-1] for row in rows] == [f"{value:.2f}" for value in curves[-1]["y"]]
+
+
+def test_values_with_a_warning_are_muted(visit: Callable[..., Any], simulated: Path, tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(_clips(simulated)[0])) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    frames = np.stack(images).astype(np.uint8)
+    write_video(tmp_path / "silent.mp4", frames, 10.0, None)
+    page = visit()
+    _score(page, tmp_path / "silent.mp4")
+    assert "voice not used: no sound" in page.inner_text("#warned")
+    assert page.locator(".tiles.warned").count() == 1
+    page.click("text=Why?")
+    assert page.is_visible("text=A value with a warning is no evidence")
+
+
+def test_the_request_as_code_gives_the_same_result(
+    visit: Callable[..., Any], simulated: Path, tmp_path: Path
+) -> None:
+    page = visit()
+    _windows(page, 0.5, 0.25)
+    file = Path(shutil.copy(_clips(simulated)[0], tmp_path / "it's a clip.mp4"))
+    _score(page, file)
+    page.click("text=Request as code")
+    python, curl = page.locator("#codes pre").all_inner_texts()
+    value = page.locator("#whole b").first.inner_text()
+    label = page.locator("#whole .name").first.inner_text()
+
+    def run(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert f"{ast.literal_eval(run(sys.executable, '-c', python))[label]['value']:.2f}" == value
+    table = run("sh", "-c", curl)
+    first = page.evaluate(CURVES)[0]
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [float(row[first["label"]]) for row in rows] == pytest.approx(first["y"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"color_scheme": "dark"}, {"viewport": PHONE, "is_mobile": True, "has_touch": True}],
+    ids=["light", "dark", "phone"],
+)
+def test_axe_finds_nothing(visit: Callable[..., Any], simulated: Path, settings: dict[str, Any]) -> None:
+    page = visit(**settings)
+
+    def check() -> None:
+        results = axe.Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+
+    check()
+    page.click("#options summary")
+    page.click("#model summary")
+    check()
+    _score(page, *_clips(simulated)[:2])
+    for summary in page.locator("#result summary").all():
+        if summary.is_visible():
+            summary.click()
+    page.locator("text=Keep for 24 hours").first.click()
+    check()
+    page.click("nav a[href='#live']")
+    check()
+
+
 def test_two_clips_are_compared(visit: Callable[..., Any], served_model: Path, simulated: Path) -> None:
     files = _clips(simulated)[:2]
     predictions = load_model(served_model).predict(files, progress=False)
@@ -330,11 +432,14 @@ def test_downloads_have_the_values_of_the_clip(visit: Callable[..., Any], simula
     _score(page, _clips(simulated)[0])
     stem, curves = _clips(simulated)[0].stem, page.evaluate(CURVES)
     names = {}
-    for button in page.locator("#downloads button").all():
+    for button in page.locator("#downloads .buttons").first.locator("button").all():
         with page.expect_download() as download:
             button.click()
         names[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
-    assert set(names) == {f"{stem}-timeline.csv", f"{stem}.json", f"{stem}.eaf"}
+    suffixes = ("-timeline.csv", "-events.csv", "-frames.csv", ".json", ".eaf", ".vtt", ".png")
+    assert set(names) == {stem + suffix for suffix in suffixes}
+    assert names[f"{stem}.vtt"].startswith(b"WEBVTT")
+    assert names[f"{stem}.png"].startswith(b"\x89PNG")
     rows = list(csv.DictReader(names[f"{stem}-timeline.csv"].decode().splitlines()))
     assert [float(row[curves[0]["label"]]) for row in rows] == pytest.approx(curves[0]["y"])
 
@@ -345,7 +450,7 @@ def test_the_page_fits_a_phone(visit: Callable[..., Any], simulated: Path) -> No
     def check() -> None:
         assert page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
         small = """() => [...document.querySelectorAll(
-            'button, .button, summary, select, nav a, input:not(.away)')]
+            'button:not(.inline), .button, summary, select, nav a, input:not(.away)')]
             .filter((element) => element.checkVisibility() && element.getBoundingClientRect().height < 44)
             .map((element) => element.outerHTML)"""
         assert page.evaluate(small) == []
@@ -359,6 +464,8 @@ def test_the_page_fits_a_phone(visit: Callable[..., Any], simulated: Path) -> No
         )
         _until(page, f"() => document.querySelectorAll('#players video').length === {count}")
         check()
+    assert page.evaluate("""() => document.querySelector('#story').getBoundingClientRect().top
+        - document.querySelector('#players').getBoundingClientRect().bottom""") == pytest.approx(16)
     page.click("nav a[href='#live']")
     check()
 
@@ -403,7 +510,9 @@ def test_live_draws_a_curve(visit: Callable[..., Any]) -> None:
     labels = page.evaluate(
         "() => document.querySelector('#live-chart').data.map((trace) => trace.meta.label)"
     )
-    assert page.locator("#live-bars .name").all_inner_texts() == [label for label in labels if label]
+    assert page.locator("#live-chart .annotation").all_text_contents() == [*labels[:-1], "Voice, dB"]
+    assert "–" not in page.locator("#live-chart .value").all_inner_texts()
+    assert len(page.locator("#camera-id option").all_inner_texts()) > 1
     assert "ms behind" in page.inner_text("#live-late")
     _until(page, "() => document.querySelector('#live-view .boxes rect') !== null")
     page.click("#live-stop")

@@ -17,9 +17,10 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from fixtures_of_serving import Server, Serving
+from reactometer.inference.elan_vtt import write_subtitles
 from reactometer.inference.predictor import predict_files
 from reactometer.inference.runtime import DEVICES
-from reactometer.inference.tables import clip_rows, timeline_columns, timeline_rows, write_table
+from reactometer.inference.tables import clip_rows, event_rows, timeline_columns, timeline_rows, write_table
 
 Talking = Callable[[int], Path]
 
@@ -100,6 +101,11 @@ def test_formats_equal_the_files_of_the_command(server: Server, talking: Talking
     tiers = {str(tier.get("TIER_ID")): len(tier) for tier in elan.iter("TIER")}
     assert tiers["Anger (intensity)"] == len(prediction.windows)
     assert elan.find("HEADER/MEDIA_DESCRIPTOR").get("MEDIA_URL") == "clip.mp4"  # type: ignore[union-attr]
+    events = pd.read_csv(io.BytesIO(get("events", "text/csv").content))
+    assert list(events["label"]) == [row["label"] for row in event_rows([prediction], 0.5)]
+    assert len(pd.read_csv(io.BytesIO(get("frames", "text/csv").content))) == len(prediction.samples)
+    write_subtitles(prediction, tmp_path / "clip.vtt")
+    assert get("vtt", "text/vtt").content == (tmp_path / "clip.vtt").read_bytes()
     assert get("json", "application/json").json()["status"] == "done"
 
 

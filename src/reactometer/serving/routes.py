@@ -12,6 +12,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
@@ -21,31 +22,61 @@ from prometheus_client import generate_latest
 from starlette.concurrency import run_in_threadpool
 
 from reactometer.errors import RequestError
-from reactometer.inference.elan_vtt import write_elan
+from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.postprocess import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, PredictOptions, Predictor
-from reactometer.inference.tables import rounded, timeline_columns, timeline_rows, with_face
+from reactometer.inference.tables import (
+    EVENT_COLUMNS,
+    FRAME_COLUMNS,
+    event_rows,
+    frame_rows,
+    rounded,
+    timeline_columns,
+    timeline_rows,
+    with_face,
+)
 from reactometer.io import format_csv
+from reactometer.labels import colours_of
 from reactometer.serving.job_store import DONE, FAILED, QUEUED, RUNNING, Job
 from reactometer.serving.queue import JobQueue
 from reactometer.serving.schemas import Document, build_prediction, format_timestamp
+from reactometer.synthetic.example import write_example
 
-DOWNLOADS = {"csv": ("text/csv", "-timeline.csv"), "elan": ("text/x-eaf+xml", ".eaf")}
+DOWNLOADS = {
+    "csv": ("text/csv", "-timeline.csv"),
+    "events": ("text/csv", "-events.csv"),
+    "frames": ("text/csv", "-frames.csv"),
+    "elan": ("text/x-eaf+xml", ".eaf"),
+    "vtt": ("text/vtt", ".vtt"),
+}
 """Media type and suffix of the file name by the value of the query parameter ``format``."""
 
 
 def render_download(predictions: Sequence[Prediction], output_format: str, threshold: float) -> bytes:
-    """Render the predictions of a clip in a format of :data:`DOWNLOADS`."""
-    if output_format == "elan":
+    """Render the predictions of a clip in a format of :data:`DOWNLOADS`.
+
+    Raises:
+        RequestError: 400, subtitles of several people.
+    """
+    if output_format in ("elan", "vtt"):
         with TemporaryDirectory() as folder:
-            return write_elan(predictions, threshold, Path(folder) / "clip.eaf", local=False).read_bytes()
-    columns = timeline_columns(predictions[0])
-    if any(prediction.face is not None for prediction in predictions):
+            file = Path(folder) / "clip"
+            if output_format == "elan":
+                return write_elan(predictions, threshold, file, local=False).read_bytes()
+            if len(predictions) > 1:
+                raise RequestError(400, "subtitles are of one person", fix="Send the clip with faces=one")
+            return write_subtitles(predictions[0], file).read_bytes()
+    columns: Sequence[str]
+    people = [replace(prediction, path=_escape_formula(prediction.path)) for prediction in predictions]
+    if output_format == "events":
+        columns, rows = EVENT_COLUMNS, event_rows(people, threshold)
+    elif output_format == "frames":
+        columns, rows = FRAME_COLUMNS, frame_rows(people)
+    else:
+        columns, rows = timeline_columns(people[0]), timeline_rows(people)
+    if any(prediction.face is not None for prediction in people):
         columns = with_face(columns)
-    rows = timeline_rows(
-        [replace(prediction, path=_escape_formula(prediction.path)) for prediction in predictions]
-    )
     return format_csv([columns, *(map(row.get, columns) for row in rows)]).encode()
 
 
@@ -88,9 +119,13 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": Document, "description": "Queued or running; poll `Location`."}
 }
 
-FormatQuery = Annotated[Literal["json", "csv", "elan"], Query(description="Format of the response.")]
+FormatQuery = Annotated[
+    Literal["json", "csv", "events", "frames", "elan", "vtt"],
+    Query(description="Format of the response; `csv` is the timeline."),
+]
 FramesQuery = Annotated[bool, Query(description="Include the sampled frames with face boxes.")]
 router = APIRouter()
+_RENDERING = Lock()  # one request renders the example clip
 
 
 @dataclass(frozen=True)
@@ -119,6 +154,7 @@ class Service:
             created=format_timestamp(job.created_s) or "",
             finished=format_timestamp(job.finished_s),
             error=job.error,
+            options=job.request,
             labels=list(model.labels),
             coverage=model.uncertainty.coverage if model.uncertainty else None,
             model_sha256=self.sha256,
@@ -175,7 +211,8 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     Predictor(service.queue.model, options)  # raises on invalid options
     check_threshold(threshold)
     name = _clean_name(file.filename or "clip")
-    job = Job(request.state.owner, name, {**asdict(options), "threshold": threshold})
+    fields = {option: value for option, value in asdict(options).items() if option != "timeline"}
+    job = Job(request.state.owner, name, {**fields, "threshold": threshold})
     upload = service.queue.store.upload(job.id)
     try:
         with upload.open("wb") as out:
@@ -204,7 +241,7 @@ def read_prediction(
     frames: FramesQuery = False,
     format: FormatQuery = "json",  # noqa: A002
 ) -> Response:
-    """Return the progress and predictions of a clip as JSON, CSV or ELAN."""
+    """Return the progress and predictions of a clip as JSON, CSV, ELAN or WebVTT."""
     service = service_of(request)
     job = service.job(prediction_id, request.state.owner)
     if format in DOWNLOADS and job.status == QUEUED:
@@ -231,6 +268,12 @@ def read_model(request: HttpRequest) -> dict[str, Any]:
     return {
         "reactometer": version("reactometer"),
         "labels": list(model.labels),
+        "colours": {
+            label: {"light": light, "dark": dark}
+            for label, light, dark in zip(
+                model.labels, colours_of(model.labels), colours_of(model.labels, on_dark=True), strict=True
+            )
+        },
         "coverage": model.uncertainty.coverage if model.uncertainty else None,
         "uses_face": model.uses_face,
         "uses_voice": model.uses_voice,
@@ -266,6 +309,16 @@ def metrics(request: HttpRequest) -> Response:
 def page() -> Response:
     """Return the page."""
     return Response((PAGE / "index.html").read_bytes(), media_type="text/html")
+
+
+@router.get("/page/example.mp4", include_in_schema=False)
+def example(request: HttpRequest) -> Response:
+    """Return the example clip, rendered at the first request."""
+    file = service_of(request).queue.settings.folder / "example.mp4"
+    with _RENDERING:
+        if not file.is_file():
+            write_example(file)
+    return FileResponse(file, media_type="video/mp4")
 
 
 @router.get("/page/plotly.min.js", include_in_schema=False)

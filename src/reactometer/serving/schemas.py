@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -94,6 +95,7 @@ class Document(BaseModel):
     created: str
     finished: str | None = None
     error: str | None = Field(None, description="Reason of the failure.")
+    options: dict[str, Any] = Field(description="Options of the request.", examples=[{"window_s": 2.0}])
     labels: list[str] = Field(examples=[["Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]])
     coverage: float | None = Field(None, description="Nominal coverage of the intervals.", examples=[0.9])
     model_sha256: str

@@ -100,14 +100,14 @@ def _write_table(path: Path, plans: list[ClipPlan]) -> None:
 def _write_clip(job: Job) -> None:
     plan, path = job
     frames, waveform = render_clip(plan)
-    _write_video(path, frames, plan.rate_hz, None if plan.sound == "absent" else waveform)
+    write_video(path, frames, plan.rate_hz, None if plan.sound == "absent" else waveform)
 
 
 def _crashed(job: Job) -> None:
     raise OutputError(f"the worker that rendered {job[0].clip_id} died", fix="Free some memory and retry")
 
 
-def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:
+def write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:
     """Write an MP4 file with H.264 and, with a waveform, AAC: the same bytes on every run."""
     with av.open(str(path), "w", "mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001), options=_X264)

@@ -1,6 +1,6 @@
 // Client of the REST interface: addresses, keys, and retries while the server is busy.
 
-import { $ } from "./dom.js";
+import { $, setColours } from "./dom.js";
 
 const POLL_MS = 400;
 const storedIds = new Set(); // predictions of this page on the server
@@ -77,8 +77,17 @@ async function send(method, path, options = {}) {
   }
 }
 
-export const model = (options) => send("GET", "/v1/model", options);
-export const fetchAs = (id, format) => send("GET", `/v1/predictions/${encodeURIComponent(id)}?format=${format}`, { type: "blob" });
+let loadedModel = null;
+
+// The model and the limits of the service; requested once.
+export async function model(options) {
+  loadedModel ??= await send("GET", "/v1/model", options);
+  setColours(loadedModel.colours);
+  return loadedModel;
+}
+
+const documentPath = (id) => `/v1/predictions/${encodeURIComponent(id)}?frames=true`;
+export const fetchAs = (id, format) => send("GET", `${documentPath(id)}&format=${format}`, { type: "blob" });
 
 export function forget(id) {
   storedIds.delete(id);
@@ -87,6 +96,8 @@ export function forget(id) {
 }
 
 export const forgetAll = () => storedIds.forEach(forget);
+export const keep = (id) => storedIds.delete(id); // the server deletes it when its time is over
+export const read = (id) => send("GET", documentPath(id));
 
 // Uploads a file, waits for its scores, and returns the document; calls onProgress(text, share).
 export async function predict(file, options, onProgress, signal) {
@@ -106,12 +117,11 @@ export async function predict(file, options, onProgress, signal) {
 }
 
 async function finished(document, file, onProgress, signal) {
-  const path = `/v1/predictions/${encodeURIComponent(document.id)}?frames=true`;
   while (["queued", "running"].includes(document.status)) {
     const isWaiting = document.status === "queued";
     onProgress(isWaiting ? `${file.name} is queued` : `Scoring ${file.name}`, isWaiting ? null : document.progress);
     await pause(POLL_MS, signal);
-    document = await send("GET", path, { signal, onProgress });
+    document = await send("GET", documentPath(document.id), { signal, onProgress });
   }
   if (document.status === "failed") throw new Error(document.error);
   return document;

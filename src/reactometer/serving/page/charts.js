@@ -1,16 +1,18 @@
-// Curves, by plotly.js: one row per emotion over a shared axis of seconds.
+// Curves, by plotly.js: one row per emotion over a shared axis of seconds, its name on the left and its value at the cursor on the right.
 
-import { colour, make } from "./dom.js";
-import { middle, unseen } from "./player.js";
+import { colour, make, number } from "./dom.js";
+import { middle, unseen, windowAt } from "./player.js";
 
-const ROW_PX = { narrow: 46, wide: 60 };
+const ROW_PX = { narrow: 40, wide: 52 };
 const NARROW_PX = 480;
-const GAP_PX = 26;
-const FOOT_PX = 40;
-const SIDES_PX = [30, 12];
+const MAX_NAME_SHARE = 0.35; // of the width of the chart
+const GAP_PX = 14;
+const [TOP_PX, FOOT_PX, TICKS_PX, VALUE_PX] = [20, 40, 28, 46];
 const QUIET_DB = -60;
 const LIVE_S = 30;
 const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: "reset" };
+const LEVEL = "Voice, dB";
+const UNSEEN = { gap: [true, "", "no face"], voice: [false, "/", "voice only"], none: [true, "x", "no values"] }; // filled, pattern, text
 
 let library;
 
@@ -27,17 +29,25 @@ export function plotly() {
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-const axis = (row) => (row ? `y${row + 1}` : "y");
+const axis = (row) => `y${row + 2}`; // the first axis holds the bands without a face
 
-// Rows of equal height with a shared x axis, each with its name above.
-function rowLayout(element, names, isLevel, range) {
+function textWidth(text, size) {
+  const context = document.createElement("canvas").getContext("2d");
+  context.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+  return context.measureText(text).width;
+}
+
+// Rows of equal height with a shared x axis.
+function rowLayout(element, labels, hasLevel, range) {
   const rowPx = element.clientWidth < NARROW_PX ? ROW_PX.narrow : ROW_PX.wide;
-  const height = names.length * (rowPx + GAP_PX) + FOOT_PX;
-  const inner = height - FOOT_PX;
+  const names = hasLevel ? [...labels, LEVEL] : labels;
+  const inner = names.length * (rowPx + GAP_PX);
+  const nameWidth = Math.min(Math.ceil(Math.max(...names.map((text) => textWidth(text, 13)))) + 4, MAX_NAME_SHARE * element.clientWidth);
   const layout = {
-    height,
-    margin: { l: SIDES_PX[0], r: SIDES_PX[1], t: 0, b: FOOT_PX },
-    paper_bgcolor: "transparent",
+    height: TOP_PX + inner + FOOT_PX,
+    meta: { rowPx },
+    margin: { l: nameWidth + TICKS_PX, r: VALUE_PX, t: TOP_PX, b: FOOT_PX },
+    paper_bgcolor: css("card"),
     plot_bgcolor: "transparent",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("soft") },
     showlegend: false,
@@ -46,16 +56,17 @@ function rowLayout(element, names, isLevel, range) {
     hoverlabel: { bgcolor: css("card"), bordercolor: css("line"), font: { color: css("ink") } },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     xaxis: { range, anchor: axis(names.length - 1), showgrid: false, zeroline: false, ticksuffix: " s", hoverformat: ".1f", linecolor: css("line") },
-    annotations: names.map((name, row) => ({
-      ...{ text: plain(name), xref: "paper", x: 0, xanchor: "left", yref: `${axis(row)} domain`, y: 1, yanchor: "bottom" },
-      ...{ showarrow: false, yshift: 1, font: { color: css("ink"), size: 13 } },
+    yaxis: { domain: [0, 1], range: [0, 1], fixedrange: true, visible: false },
+    annotations: names.map((text, row) => ({
+      ...{ text: plain(text), xref: "paper", x: 0, xanchor: "right", xshift: -TICKS_PX, yref: `${axis(row)} domain`, y: 0.5, yanchor: "middle" },
+      ...{ showarrow: false, width: nameWidth, align: "right", borderpad: 0, font: { color: css("ink"), size: 13 } },
     })),
   };
   names.forEach((_, row) => {
-    const top = inner - row * (rowPx + GAP_PX) - GAP_PX;
-    const [low, high] = isLevel(row) ? [QUIET_DB, 0] : [0, 1];
+    const top = inner - row * (rowPx + GAP_PX) - GAP_PX / 2;
+    const [low, high] = row === labels.length ? [QUIET_DB, 0] : [0, 1];
     const margin = (high - low) * 0.03;
-    layout[axis(row).replace("y", "yaxis")] = {
+    layout[`yaxis${row + 2}`] = {
       ...{ domain: [(top - rowPx) / inner, top / inner], range: [low - margin, high + margin], tickvals: [low, high], fixedrange: true },
       ...{ zeroline: false, gridcolor: css("line"), tickfont: { size: 11 } },
     };
@@ -68,7 +79,8 @@ function curve(clip, label, row, line) {
   const name = plain(clip.mark ? `${label}, ${clip.mark}` : label);
   return {
     ...{ x: clip.timeline.map(middle), y: values, yaxis: axis(row), name, mode: "lines+markers", line },
-    ...{ marker: { size: 5 }, hovertemplate: "%{y:.2f}", meta: { kind: "curve", label, clip: clip.index } },
+    ...{ marker: { size: 6, symbol: clip.timeline.map(({ warnings }) => (warnings ? "circle-open" : "circle")) } },
+    ...{ hovertemplate: "%{y:.2f}", meta: { kind: "curve", label, clip: clip.index } },
   };
 }
 
@@ -80,79 +92,114 @@ function level(clip, row, line) {
   };
 }
 
-function tracesOf(clip, rows) {
+function tracesOf(clip, labels) {
   const isSecond = clip.index > 0;
-  const traces = rows.labels.map((label, row) => {
-    const ink = isSecond ? css("ink") : colour(row);
-    const line = { color: ink, width: isSecond ? 1.5 : 2.2, dash: isSecond ? "dash" : "solid" };
-    return curve(clip, label, row, line);
+  const traces = labels.map((label, row) => {
+    const ink = isSecond ? css("ink") : colour(label);
+    return curve(clip, label, row, { color: ink, width: isSecond ? 1.5 : 2.2, dash: isSecond ? "dash" : "solid" });
   });
   const quiet = { color: isSecond ? css("ink") : css("accent"), dash: isSecond ? "dot" : "solid" };
-  return clip.level ? [...traces, level(clip, rows.labels.length, quiet)] : traces;
+  return clip.level ? [...traces, level(clip, labels.length, quiet)] : traces;
 }
 
-function shade([x0, x1]) {
-  return { type: "rect", xref: "x", yref: "paper", x0, x1, y0: 0, y1: 1, fillcolor: css("grey"), line: { width: 0 }, layer: "below" };
+// A band over all rows for the time without a face.
+function band([start, end, kind]) {
+  const [isFilled, shape] = UNSEEN[kind];
+  const fill = isFilled ? css("grey") : "transparent";
+  const colours = { fillcolor: fill, fillpattern: { shape, size: 8, solidity: 0.12, fgcolor: css("soft"), bgcolor: fill } };
+  return { x: [start, end], y: [1, 1], fill: "tozeroy", ...colours, mode: "none", hoverinfo: "skip", meta: { kind } };
+}
+
+// The name of a band above it, if it fits.
+function bandName([start, end, kind], width, duration) {
+  const [, , text] = UNSEEN[kind];
+  const fits = textWidth(text, 11) < ((end - start) / duration) * width;
+  return fits ? [{ text, x: (start + end) / 2, yref: "paper", y: 1, yanchor: "bottom", showarrow: false, font: { size: 11 } }] : [];
 }
 
 function eventMark(event, row) {
   const rect = { type: "rect", xref: "x", yref: `${axis(row)} domain`, x0: event.onset_s, x1: event.offset_s };
-  return { ...rect, y0: -0.1, y1: -0.02, fillcolor: colour(row), line: { width: 0 } };
+  return { ...rect, y0: -0.1, y1: -0.02, fillcolor: colour(event.label), line: { width: 0 } };
 }
 
 // Convert between seconds and pixels of the chart.
 function scale(element) {
-  const [start, end] = element.layout.xaxis.range;
-  const width = element.clientWidth - SIDES_PX[0] - SIDES_PX[1];
+  const { margin, xaxis: { range: [start, end] } } = element.layout;
+  const width = element.clientWidth - margin.l - margin.r;
   return {
-    pixel: (time) => SIDES_PX[0] + ((time - start) / (end - start)) * width,
-    time: (pixel) => start + ((pixel - SIDES_PX[0]) / width) * (end - start),
+    pixel: (time) => margin.l + ((time - start) / (end - start)) * width,
+    time: (pixel) => start + ((pixel - margin.l) / width) * (end - start),
   };
 }
 
-// Cursor lines above the chart: redrawing the chart for each video frame is slow.
-function cursors(element, clips) {
-  element.querySelectorAll(".cursor").forEach((line) => line.remove());
-  const lines = clips.map(() => make("i", { className: "cursor" }));
-  element.append(...lines);
-  return (times) => {
-    const { pixel } = scale(element);
-    lines.forEach((line, index) => {
-      const left = pixel(times[index]);
-      line.hidden = left < SIDES_PX[0] || left > element.clientWidth - SIDES_PX[1] + 1;
-      line.style.transform = `translateX(${left}px)`;
+// Cursors and values above the chart, because redrawing it for each video frame is slow; returns the function that sets the values.
+function overlay(element, labels, cursors) {
+  const { rowPx } = element.layout.meta;
+  const values = labels.map((_, row) => {
+    const value = make("b", { className: "value" });
+    value.style.top = `${TOP_PX + row * (rowPx + GAP_PX)}px`;
+    value.style.height = `${rowPx + GAP_PX}px`;
+    return value;
+  });
+  element.querySelectorAll(".cursor, .value").forEach((old) => old.remove());
+  element.append(...cursors, ...values);
+  return (windows) =>
+    labels.forEach((label, row) => {
+      const texts = windows.map((window) => make("span", { className: window?.warnings ? "warned" : "", textContent: number(window?.intensities?.[label].value) }));
+      values[row].replaceChildren(...texts);
     });
-  };
 }
 
 // clips: {index, mark, labels, timeline, level, events, frames, duration_s}; returns the function that moves the cursors.
 export async function drawTimeline(element, clips, { onJump, onChange }) {
   const { newPlot } = await plotly();
-  const [{ labels, events }] = clips;
-  const isSingle = clips.length === 1;
-  const names = clips.some((clip) => clip.level) ? [...labels, "Voice level, dB"] : labels;
-  const layout = rowLayout(element, names, (row) => row >= labels.length, [0, Math.max(...clips.map((clip) => clip.duration_s), 0.1)]);
-  const marks = isSingle ? [...unseen(clips[0]).map(shade), ...events.map((event) => eventMark(event, labels.indexOf(event.label)))] : [];
-  layout.shapes = marks;
-  await newPlot(element, clips.flatMap((clip) => tracesOf(clip, { labels })), layout, CONFIG);
+  const [first] = clips;
+  const { labels } = first;
+  const duration = Math.max(...clips.map((clip) => clip.duration_s), 0.1);
+  const layout = rowLayout(element, labels, clips.some((clip) => clip.level), [0, duration]);
+  const bands = clips.length === 1 ? unseen(first) : [];
+  const width = element.clientWidth - layout.margin.l - layout.margin.r;
+  layout.annotations.push(...bands.flatMap((range) => bandName(range, width, duration)));
+  layout.shapes = clips.length === 1 ? first.events.map((event) => eventMark(event, labels.indexOf(event.label))) : [];
+  await newPlot(element, [...bands.map(band), ...clips.flatMap((clip) => tracesOf(clip, labels))], layout, CONFIG);
   element.onclick = ({ clientX }) => onJump(scale(element).time(clientX - element.getBoundingClientRect().left));
   element.on("plotly_relayout", onChange);
-  return cursors(element, clips);
+  const lines = clips.map(() => make("i", { className: "cursor" }));
+  const setValues = overlay(element, labels, lines);
+  return (times) => {
+    const { pixel } = scale(element);
+    const { l, r } = element.layout.margin;
+    lines.forEach((line, index) => {
+      const left = pixel(times[index]);
+      line.hidden = left < l || left > element.clientWidth - r + 1;
+      line.style.transform = `translateX(${left}px)`;
+    });
+    setValues(clips.map(({ timeline }, index) => windowAt(timeline, times[index])));
+  };
+}
+
+export async function chartImage(element) {
+  const { toImage } = await plotly();
+  const url = await toImage(element, { format: "png", width: element.clientWidth, height: element.clientHeight, scale: 2 });
+  return new Blob([Uint8Array.from(atob(url.split(",")[1]), (letter) => letter.charCodeAt(0))], { type: "image/png" });
 }
 
 // Draws empty curves; returns the function that appends a score.
 export async function drawLive(element, labels) {
   const { newPlot, extendTraces, relayout } = await plotly();
-  const layout = { ...rowLayout(element, [...labels, "Voice level, dB"], (row) => row >= labels.length, [0, LIVE_S]), hovermode: false, dragmode: false };
+  const layout = { ...rowLayout(element, labels, true, [0, LIVE_S]), hovermode: false, dragmode: false };
   const empty = [...labels, null].map((label, row) => ({
     ...{ x: [], y: [], yaxis: axis(row), mode: "lines", hoverinfo: "skip", meta: { kind: label ? "curve" : "level", label } },
-    line: { color: label ? colour(row) : css("accent"), width: 2.2 },
+    line: { color: label ? colour(label) : css("accent"), width: 2.2 },
   }));
   await newPlot(element, empty, layout, CONFIG);
-  return ({ end_s, intensities, level_db }) => {
+  const setValues = overlay(element, labels, []);
+  return (score) => {
+    const { end_s, intensities, level_db } = score;
     const level = level_db == null ? null : Math.max(level_db, QUIET_DB);
     const values = [...labels.map((label) => intensities?.[label].value ?? null), level];
     extendTraces(element, { x: values.map(() => [end_s]), y: values.map((value) => [value]) }, values.map((_, row) => row), 40 * LIVE_S);
     relayout(element, { "xaxis.range": [Math.max(0, end_s - LIVE_S), Math.max(LIVE_S, end_s)] });
+    setValues([score]);
   };
 }

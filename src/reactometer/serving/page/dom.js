@@ -1,6 +1,7 @@
 // Elements and texts of the page. Text is never parsed as markup.
 
-export const COLOURS = ["#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c"];
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+let colours = {};
 
 export const $ = (id) => document.getElementById(id);
 
@@ -10,41 +11,32 @@ export function make(tag, settings = {}, ...children) {
   return element;
 }
 
-export const colour = (index) => COLOURS[index % COLOURS.length];
+// Colours by label, from the server: {Anger: {light, dark}}.
+export const setColours = (byLabel) => (colours = byLabel);
+export const colour = (label) => colours[label]?.[DARK.matches ? "dark" : "light"];
+export const onSchemeChange = (redraw) => DARK.addEventListener("change", redraw);
+
 export const number = (value) => (value == null ? "–" : value.toFixed(2).replace(/^-(0\.00)$/, "$1").replace("-", "−"));
 export const seconds = (value) => `${value.toFixed(1)} s`;
-export const formatInterval = (intensity) => (intensity?.low == null ? "" : `${number(intensity.low)}–${number(intensity.high)}`);
+export const formatInterval = (intensity, coverage) => (intensity?.low == null ? "" : `${Math.round(100 * coverage)}%: ${number(intensity.low)}–${number(intensity.high)}`);
+export const soft = (textContent) => make("span", { className: "soft", textContent });
 
-function paint(bar, intensity) {
-  for (const name of ["value", "low", "high"]) bar.style.setProperty(`--${name}`, intensity?.[name] ?? 0);
-}
-
-export function bar(index, intensity) {
+export function bar(label, intensity) {
   const element = make("span", { className: "bar" }, make("i", { className: "band" }), make("i"));
-  element.style.setProperty("--colour", colour(index));
-  paint(element, intensity);
+  element.style.setProperty("--colour", colour(label));
+  for (const side of ["value", "low", "high"]) element.style.setProperty(`--${side}`, intensity?.[side] ?? 0);
   return element;
 }
 
-export function name(label, index) {
+export function name(label) {
   const element = make("span", { className: "name", textContent: label });
-  element.style.setProperty("--colour", colour(index));
+  element.style.setProperty("--colour", colour(label));
   return element;
 }
 
-// One bar per emotion with its value; set() updates them.
-export function bars(labels) {
-  const rows = labels.map((label, index) => ({ label, bar: bar(index), value: make("b") }));
-  const items = rows.map((row, index) => make("li", {}, name(row.label, index), row.bar, row.value));
-  const set = (intensities) => {
-    for (const row of rows) {
-      const intensity = intensities?.[row.label];
-      paint(row.bar, intensity);
-      row.value.textContent = number(intensity?.value);
-    }
-  };
-  set(null);
-  return { element: make("ul", { className: "bars" }, ...items), set };
+export function table(heads, rows) {
+  const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col", textContent: text })));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
 // Face boxes as [box, isOther], in pixels of an image of this size.
@@ -71,4 +63,11 @@ export function save(blob, filename) {
   const link = make("a", { href: URL.createObjectURL(blob), download: filename });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// Selects the text of an element and copies it; without https, browsers allow only the selection.
+export async function copy(element, button) {
+  getSelection().selectAllChildren(element);
+  await navigator.clipboard?.writeText(element.textContent);
+  button.textContent = navigator.clipboard ? "Copied" : "Selected";
 }

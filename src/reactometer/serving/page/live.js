@@ -3,7 +3,7 @@
 import { key, model } from "./api.js";
 import { close, openCamera } from "./camera.js";
 import { drawLive } from "./charts.js";
-import { $, bars, complain, outline } from "./dom.js";
+import { $, complain, outline } from "./dom.js";
 
 const FRAME_MS = 100;
 const MAX_WIDTH_PX = 640;
@@ -11,6 +11,7 @@ const SOUND_RATE_HZ = 16_000;
 const MAX_GAP_S = 0.25;
 const MAX_BUFFERED_BYTES = 400_000; // frames are dropped above this backlog
 const [FRAME, SOUND] = [1, 2];
+const PICKERS = [["videoinput", "camera-id", "Camera"], ["audioinput", "microphone-id", "Microphone"]];
 
 let session = null;
 
@@ -38,8 +39,6 @@ class Session {
   }
 
   async start({ labels, uses_face: usesFace, uses_voice: usesVoice }) {
-    this.bars = bars(labels);
-    $("live-bars").replaceChildren(this.bars.element);
     $("live-state").textContent = "Running,";
     this.extend = await drawLive($("live-chart"), labels);
     if (usesFace && this.stream.getVideoTracks().length) this.timer = setInterval(() => this.sendFrame(), FRAME_MS);
@@ -90,11 +89,10 @@ class Session {
   }
 
   update(message) {
-    const late_ms = Math.round((this.now - message.time_s) * 1000);
+    const late_ms = Math.max(0, Math.round((this.now - message.time_s) * 1000));
     const dropped = message.dropped ? `, ${message.dropped} frames dropped` : "";
     $("live-late").textContent = `${late_ms} ms behind${dropped}.`;
     $("live-warning").textContent = message.warnings ? `Warning: ${message.warnings}.` : "";
-    this.bars.set(message.intensities);
     outline($("camera").nextElementSibling, this.canvas.width, this.canvas.height, message.face ? [[message.face]] : []);
     this.extend(message);
   }
@@ -108,12 +106,27 @@ class Session {
   }
 }
 
+// Devices have ids and names only after the first permission.
+async function listDevices() {
+  const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+  for (const [kind, id, name] of PICKERS) {
+    const select = $(id);
+    const chosen = select.value;
+    const named = devices.filter((device) => device.kind === kind && !["", "default"].includes(device.deviceId));
+    const options = named.map(({ label, deviceId }, index) => new Option(label || `${name} ${index + 1}`, deviceId, false, deviceId === chosen));
+    select.replaceChildren(new Option("Default", ""), ...options);
+  }
+}
+
+const picked = (id) => (!$(id).value || { deviceId: { exact: $(id).value } });
+
 async function start() {
   complain(null);
   $("live-start").disabled = true;
   try {
     const { uses_face: usesFace, uses_voice: usesVoice } = await model();
-    const stream = await openCamera({ video: usesFace, audio: usesVoice });
+    const stream = await openCamera({ video: usesFace && picked("camera-id"), audio: usesVoice && picked("microphone-id") });
+    listDevices();
     $("camera").srcObject = stream;
     await $("camera").play();
     $("camera").parentElement.style.setProperty("--ratio", $("camera").videoWidth / $("camera").videoHeight || 1.6);
@@ -148,4 +161,7 @@ export function stop(words = "Stopped.") {
 export function prepareLive() {
   $("live-start").onclick = start;
   $("live-stop").onclick = () => stop();
+  listDevices();
+  navigator.mediaDevices?.addEventListener("devicechange", listDevices);
+  for (const [, id] of PICKERS) $(id).onchange = () => session && (stop(), start());
 }

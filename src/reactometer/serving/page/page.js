@@ -1,14 +1,17 @@
 // The page: score clips, and keep video, curves and values in step.
 
-import { fetchAs, forget, forgetAll, model, predict } from "./api.js";
+import { fetchAs, forget, forgetAll, keep, key, model, predict, read } from "./api.js";
 import { record } from "./camera.js";
-import { drawTimeline, plotly } from "./charts.js";
-import { $, complain, make, save, seconds } from "./dom.js";
+import { chartImage, drawTimeline, plotly } from "./charts.js";
+import { $, complain, copy, make, onSchemeChange, save, seconds } from "./dom.js";
 import { prepareLive, stop } from "./live.js";
 import { Player, windowAt } from "./player.js";
-import { about, events, unseenText, warnings, whole } from "./result.js";
+import { about, codes, events, timelineTable, unseenText, warnings, whole } from "./result.js";
 
-const FORMATS = [["csv", "CSV", "-timeline.csv"], ["json", "JSON", ".json"], ["elan", "ELAN", ".eaf"]];
+const FORMATS = [
+  ["csv", "Timeline (CSV)", "-timeline.csv"], ["events", "Events (CSV)", "-events.csv"], ["frames", "Frames (CSV)", "-frames.csv"],
+  ["json", "JSON", ".json"], ["elan", "ELAN", ".eaf"], ["vtt", "WebVTT", ".vtt"], ["png", "Plot (PNG)", ".png"],
+];
 
 let players = [];
 let moveCursors = () => {};
@@ -31,6 +34,7 @@ async function score(file) {
   $("cancel").onclick = () => stopping.abort();
   try {
     refuseLarge(file);
+    await loadModel();
     return await predict(file, Object.fromEntries(fields), showProgress, stopping.signal);
   } catch (error) {
     if (error.name !== "AbortError") complain(error.message);
@@ -59,8 +63,35 @@ async function scoreFile(file) {
   $("title").focus();
 }
 
+async function tryExample() {
+  $("example").disabled = true;
+  try {
+    const answer = await fetch("/page/example.mp4");
+    if (!answer.ok) throw new Error(`The example was not loaded (got status ${answer.status}). Try again.`);
+    await scoreFile(new File([await answer.blob()], "example.mp4", { type: "video/mp4" }));
+  } catch (error) {
+    complain(error.message);
+  }
+  $("example").disabled = false;
+}
+
+// Shows a result that was kept on the server.
+async function open(id) {
+  if (players.some(({ document }) => document.id === id)) return;
+  try {
+    await loadModel();
+    const document = await read(id);
+    if (document.status !== "done") throw new Error(`This clip is not scored (${document.status}). Open the link again later.`);
+    again();
+    players.push(Object.assign(new Player(null, document, onTime, show), { isKept: true }));
+    show();
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
 function drop(player) {
-  forget(player.document.id);
+  if (!player.isKept) forget(player.document.id);
   player.remove();
 }
 
@@ -79,7 +110,10 @@ function show() {
   $("result").hidden = false;
   $("title").textContent = players.map(({ document }) => document.name).join(" and ");
   $("about").textContent = isPair ? "Two clips, one timeline" : about(first);
-  $("warnings").replaceChildren(...warnings(players));
+  const { warned, notes } = warnings(players);
+  $("warnings").hidden = !warned.length;
+  $("warned").replaceChildren(...warned.map((textContent) => make("p", { textContent })));
+  $("notes").replaceChildren(...notes.map((textContent) => make("p", { className: "soft", textContent })));
   $("whole").replaceChildren(whole(players));
   $("meaning").textContent = meaning(first.document);
   $("board").classList.toggle("two", isPair);
@@ -89,6 +123,8 @@ function show() {
   $("unseen").replaceChildren(...players.flatMap((player) => unseenText(player, isPair)));
   $("events").replaceChildren(...players.flatMap((player) => [...titled(player), events(player, jump)]));
   $("downloads").replaceChildren(...players.map(downloads));
+  $("codes").replaceChildren(...codes(first.document, key()));
+  fillTable();
   drawCurves();
 }
 
@@ -96,9 +132,9 @@ function show() {
 const titled = ({ document }) => (players.length > 1 ? [make("p", { className: "soft", textContent: document.name })] : []);
 
 function meaning({ coverage }) {
-  const intervals = coverage ? `, each with its ${Math.round(coverage * 100)}% interval` : "";
+  const intervals = coverage ? `, with ${Math.round(coverage * 100)}% intervals` : "";
   const starter = "The starter model was trained on composites of faces and voices, not on reactions of people.";
-  return `Intensities of the whole clip, from 0 to 1${intervals}, sorted by the peak of the timeline. They estimate the mean rating by human raters. ${isStarter() ? starter : ""}`;
+  return `Intensities of the whole clip, from 0 to 1${intervals}, sorted by the peaks of the timeline. They estimate the mean rating by human raters. ${isStarter() ? starter : ""}`;
 }
 
 const isStarter = () => /starter model of reactometer/i.test(modelInfo?.card ?? "");
@@ -127,18 +163,27 @@ function onTime() {
     isDue = false;
     if (!players.length) return;
     moveCursors(players.map(({ time }) => time));
-    describePosition(players[0]);
+    describePosition();
   });
 }
 
-function describePosition({ time, prediction, document }) {
-  const intensities = windowAt(prediction.timeline, time)?.intensities;
+function describePosition() {
+  const [{ time, prediction, document }] = players;
+  const window = windowAt(prediction.timeline, time);
+  const intensities = window?.intensities;
   const highest = intensities && document.labels.reduce((best, label) => (intensities[label].value > intensities[best].value ? label : best));
   const words = highest ? `highest ${highest} ${intensities[highest].value.toFixed(2)}` : "no values";
+  const reasons = players.length > 1 ? [] : [window?.state === "no_face" && "no face", window?.warnings].filter(Boolean);
+  $("now").textContent = [`at ${players.map((player) => seconds(player.time)).join(" and ")}`, ...reasons].join("; ");
   const slider = $("timeline");
   slider.setAttribute("aria-valuemax", (prediction.duration_s ?? 0).toFixed(1));
   slider.setAttribute("aria-valuenow", time.toFixed(1));
   slider.setAttribute("aria-valuetext", `${seconds(time)}, ${words}`);
+}
+
+// Long clips have thousands of rows: they are made when they are wanted.
+function fillTable() {
+  $("rows").replaceChildren(...($("table").open ? players.map(timelineTable) : []));
 }
 
 const jump = (time) => players.forEach((player) => player.jump(time));
@@ -154,12 +199,45 @@ function step(event) {
 function downloads(player) {
   const { document } = player;
   const stem = document.name.replace(/\.[^.]*$/, "") || "clip";
-  const buttons = FORMATS.map(([format, text, suffix]) => {
-    const button = make("button", { type: "button", textContent: text });
-    button.onclick = () => fetchAs(document.id, format).then((blob) => save(blob, stem + suffix), (error) => complain(error.message));
-    return button;
+  const formats = FORMATS.filter(([format]) => format !== "vtt" || document.predictions.length === 1);
+  const buttons = formats.map(([format, textContent, suffix]) => {
+    const fetchBlob = () => (format === "png" ? chartImage($("timeline")) : fetchAs(document.id, format));
+    const onclick = () => fetchBlob().then((blob) => save(blob, stem + suffix), (error) => complain(error.message));
+    return make("button", { type: "button", textContent, onclick });
   });
-  return make("div", {}, ...titled(player), make("p", { className: "buttons" }, ...buttons));
+  return make("div", {}, ...titled(player), make("p", { className: "buttons" }, ...buttons), keeper(player));
+}
+
+// Offers to keep a result on the server, and then its link.
+function keeper(player) {
+  const kept_s = modelInfo?.limits?.kept_s;
+  if (!kept_s) return "";
+  const { id, finished } = player.document;
+  const element = make("div");
+  const show = () => {
+    const link = make("a", { href: `#clip=${id}`, textContent: `${location.href.split("#")[0]}#clip=${id}` });
+    const copyLink = make("button", { type: "button", textContent: "Copy link" });
+    copyLink.onclick = () => copy(link, copyLink);
+    const remove = make("button", { type: "button", textContent: "Delete now" });
+    remove.onclick = () => {
+      player.isKept = false;
+      history.replaceState(null, "", "#clip");
+      again();
+    };
+    const end = new Date(Date.parse(finished) + 1000 * kept_s).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const words = make("p", { className: "soft link" }, `The server keeps this result, without the video, until ${end}: `, link);
+    element.replaceChildren(words, make("p", { className: "buttons" }, copyLink, remove));
+  };
+  const button = make("button", { type: "button", textContent: `Keep for ${Math.ceil(kept_s / 3600)} hours` });
+  button.onclick = () => {
+    keep(id);
+    player.isKept = true;
+    history.replaceState(null, "", `#clip=${id}`);
+    show();
+  };
+  element.append(make("p", { className: "buttons" }, button));
+  if (player.isKept) show();
+  return element;
 }
 
 function prepareInputs() {
@@ -171,7 +249,16 @@ function prepareInputs() {
   }
   $("ask").onsubmit = (event) => event.preventDefault();
   $("record").onclick = () => record().then(scoreFile, (error) => complain(error.message));
-  $("again").onclick = again;
+  $("example").onclick = tryExample;
+  $("again").onclick = () => {
+    history.replaceState(null, "", "#clip");
+    again();
+  };
+  $("table").ontoggle = fillTable;
+  $("model-name").onclick = () => {
+    $("model").open = true;
+    $("model").scrollIntoView();
+  };
   $("timeline").onkeydown = step;
   $("alert").querySelector("button").onclick = () => complain(null);
 }
@@ -189,23 +276,28 @@ function prepareDrop() {
 }
 
 function route() {
-  const isLive = location.hash === "#live";
+  const [view, id] = location.hash.slice(1).split("=");
+  const isLive = view === "live";
   $("clip-view").hidden = isLive;
   $("live-view").hidden = !isLive;
   if (!isLive) stop();
   for (const link of document.querySelectorAll("nav a")) link.setAttribute("aria-current", (link.hash === "#live") === isLive ? "page" : "false");
+  if (id) open(id);
 }
 
 async function prepareModel() {
-  const showCard = () => ($("card").textContent = modelInfo?.card ?? "");
-  $("model").ontoggle = async () => {
-    if ($("model").open && !modelInfo) modelInfo = await model().catch((error) => (complain(error.message), null));
-    showCard();
-  };
-  modelInfo = await model({ silent: true }).catch(() => null);
-  const { bytes, seconds: longest, kept_s } = modelInfo?.limits ?? {};
+  $("model").ontoggle = () => $("model").open && loadModel().catch((error) => complain(error.message));
+  await loadModel({ silent: true }).catch(() => null);
+}
+
+async function loadModel(options) {
+  modelInfo = await model(options);
+  const { bytes, seconds: longest, kept_s } = modelInfo.limits;
   $("limits").textContent = [bytes && `Up to ${megabytes(bytes)}`, longest && `${Math.round(longest / 60)} minutes`].filter(Boolean).join(", ");
-  if (kept_s) $("kept").textContent = `, or after ${Math.ceil(kept_s / 3600)} hours`;
+  $("kept").textContent = kept_s ? `, or after ${Math.ceil(kept_s / 3600)} hours` : "";
+  $("card").textContent = modelInfo.card?.replace(/^---\n.*?\n---\n/s, "").trim() ?? "This model has no card.";
+  const title = modelInfo.card?.match(/^# (.+)$/m)?.[1] ?? "Model without a card";
+  for (const id of ["model-name", "model-title"]) $(id).textContent = title;
 }
 
 prepareInputs();
@@ -216,5 +308,5 @@ route();
 addEventListener("hashchange", route);
 addEventListener("pagehide", (event) => event.persisted || forgetAll());
 addEventListener("resize", onTime);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => players.length && drawCurves());
+onSchemeChange(() => players.length && show());
 requestIdleCallback?.(() => plotly().catch(() => {}));

@@ -1,6 +1,6 @@
-// One clip: the local video, the face box over it, and the intensities at the current time.
+// One clip: the local video, the face box over it, and its position in time.
 
-import { $, bars, outline, seconds } from "./dom.js";
+import { $, outline } from "./dom.js";
 
 const MAX_BOX_AGE_S = 0.5; // maximum time between the displayed frame and its box
 
@@ -12,20 +12,21 @@ export function windowAt(timeline, time) {
   return timeline.length ? timeline.reduce(nearer) : null;
 }
 
-// Time ranges [start, end] without a face in the sampled frames.
-export function unseen({ frames, duration_s }) {
+// Time ranges [start, end, kind] without a face in the sampled frames; the kind is the source of the values there.
+export function unseen({ frames, duration_s, timeline }) {
   const ranges = [];
-  let start = null;
-  for (const frame of frames ?? []) {
-    if (frame.state !== "face") start ??= frame.time_s;
-    else if (start !== null) {
-      ranges.push([start, frame.time_s]);
-      start = null;
-    }
+  let last = null;
+  for (const { time_s, state } of frames ?? []) {
+    const kind = state === "face" ? null : kindOf(windowAt(timeline, time_s));
+    if (kind === last) continue;
+    if (last) ranges.at(-1)[1] = time_s;
+    if (kind) ranges.push([time_s, Math.max(duration_s, time_s), kind]);
+    last = kind;
   }
-  if (start !== null) ranges.push([start, Math.max(duration_s, start)]);
   return ranges;
 }
+
+const kindOf = (window) => (!window?.intensities ? "none" : window.state === "face" ? "gap" : "voice");
 
 export class Player {
   constructor(file, document, onTime, onChoice) {
@@ -33,12 +34,19 @@ export class Player {
     this.element = $("player").content.firstElementChild.cloneNode(true);
     this.video = this.element.querySelector("video");
     this.element.querySelector("figcaption").textContent = document.name;
-    this.bars = bars(document.labels);
-    this.element.append(this.bars.element);
     this.offerPeople(onChoice);
-    this.url = URL.createObjectURL(file);
     this.watch();
-    this.video.src = this.url;
+    const input = this.element.querySelector("input");
+    input.onchange = () => this.load(input.files[0]);
+    this.load(file);
+  }
+
+  // Without a file, the clip is one that was kept on the server, which has no video of it.
+  load(file) {
+    this.isLoaded = Boolean(file);
+    this.element.querySelector(".absent").hidden = this.isLoaded;
+    this.element.querySelector(".screen").hidden = !this.isLoaded;
+    if (file) this.video.src = this.url = URL.createObjectURL(file);
     this.draw();
   }
 
@@ -106,7 +114,7 @@ export class Player {
   }
 
   get isPlayable() {
-    return !this.video.error;
+    return this.isLoaded && !this.video.error;
   }
 
   get time() {
@@ -120,12 +128,7 @@ export class Player {
   }
 
   draw() {
-    const time = this.time;
-    const window = windowAt(this.prediction.timeline, time);
-    this.bars.set(window?.intensities);
-    this.element.querySelector(".time").textContent = seconds(time);
-    this.element.querySelector(".where").textContent = [window?.state === "no_face" && "no face seen", window?.warnings].filter(Boolean).join("; ");
-    this.outline(time);
+    this.outline(this.time);
     this.onTime();
   }
 
