@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -263,7 +264,10 @@ def test_a_table_trains_and_scores(tmp_path: Path) -> None:
         pd.concat([table, minute.assign(clip="twice"), later.assign(clip="twice")]), tmp_path / "table.csv"
     )
     folder = train(config=_config(path, tmp_path), progress=False)
-    assert load_model(folder).networks.feature_sizes == {"face": 4, "voice": 2}
+    streams = load_model(folder).networks.inputs
+    assert {name: len(stream.powers) for name, stream in streams.items()} == {"face": 4, "voice": 2}
+    proof = json.loads((folder / "model.json").read_text())["proof"]  # powers in training and in prediction
+    assert max(proof["differences"].values()) < 1e-5
     evaluation = evaluate(folder, path, progress=False)
     assert evaluation.split == "test"
     assert evaluation.without_input == ("008",)

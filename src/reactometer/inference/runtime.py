@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from reactometer.data.inputs import Item, Steps, all_steps, no_steps
 from reactometer.data.person_norm import FeatureStats
+from reactometer.data.power_transform import Power, transform
 from reactometer.errors import ModelError, suggestion
 from reactometer.inference.graph_check import check_graph
 from reactometer.machine import default_threads
@@ -66,6 +67,7 @@ class StreamInput(BaseModel, extra="forbid", strict=True, frozen=True):
     feature_size: int  # of one step of the head's input
     n_frames: int = 0  # of a clip
     columns: list[str] = []  # of a table: the names of the features
+    powers: list[Power] = []  # the transformation of each; empty: none
 
     @property
     def medium(self) -> str | None:
@@ -149,14 +151,18 @@ class Networks:
     def encode(self, item: Item) -> Item:
         """Replace images and waveform of a clip by their features; keep only the streams of this model.
 
-        Features do not change. A stream that the item lacks has no steps.
+        Features from tables are transformed. A stream that the item lacks has no steps.
         """
         return replace(item, streams={name: self._encode(name, item.streams) for name in self.inputs})
 
     def complete(self, item: Item) -> Item:
-        """Keep only the streams of this model in an encoded item; a stream that it lacks has no steps."""
-        sizes = {name: stream.feature_size for name, stream in self.inputs.items()}
-        streams = {name: item.streams.get(name) or no_steps(size) for name, size in sizes.items()}
+        """Like :meth:`encode`, for an item whose media are encoded already."""
+        streams = {
+            name: (item.streams.get(name) or no_steps(stream.feature_size))
+            if stream.medium
+            else self._encode(name, item.streams)
+            for name, stream in self.inputs.items()
+        }
         return replace(item, streams=streams)
 
     def _encode(self, name: str, streams: Mapping[str, Steps]) -> Steps:
@@ -169,7 +175,7 @@ class Networks:
                 return no_steps(stream.feature_size)
             return steps._replace(values=self.encoders[name](steps.values.reshape(1, -1))[0][0])
         if stream.kind in ("log-mel", "features") or steps.values.ndim == 2:
-            return steps
+            return transform(steps, stream.powers)
         if stream.kind == "clips":
             features = np.zeros((min(len(steps.mask), 1), stream.feature_size), np.float32)  # (1, D)
             if steps.mask.any():

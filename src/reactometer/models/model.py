@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from reactometer.data.power_transform import Power
 from reactometer.inference.runtime import StreamInput
 from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
 from reactometer.models.batches import Batch, Stream
@@ -63,6 +64,7 @@ class ReactionModel(nn.Module):
         ]
         for name in self.frozen:
             self.encoders[name].requires_grad_(False)
+        self.powers: Mapping[str, Sequence[Power]] = {}  # of features from tables, by stream
         self.freeze_batch_norm = freeze_batch_norm
         self.times = times
 
@@ -72,7 +74,9 @@ class ReactionModel(nn.Module):
         for name, encoder in self.encoders.items():
             n_frames = encoder.n_frames if isinstance(encoder, ClipEncoder) else 0
             size = len(self.scales[name].mean)
-            inputs[name] = StreamInput(kind=encoder.input_kind, feature_size=size, n_frames=n_frames)
+            powers = [*self.powers.get(name, ())]
+            kind = encoder.input_kind
+            inputs[name] = StreamInput(kind=kind, feature_size=size, n_frames=n_frames, powers=powers)
         return inputs
 
     def forward(self, batch: Batch) -> Tensor:
@@ -121,7 +125,7 @@ class ReactionModel(nn.Module):
         model = ReactionModel(
             encoders, self.head, self.output, self.label_mean, frozen=False, times=self.times
         )
-        model.scales = self.scales
+        model.scales, model.powers = self.scales, self.powers
         return model.train(self.training)
 
     def train(self, mode: bool = True) -> ReactionModel:

@@ -67,6 +67,7 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
         if names := [name for name, values in weights.items() if not torch.isfinite(values).all()]:
             raise ValueError(f"weights are not finite, in {names[0]}")
         network.load_state_dict(weights)
+        network.powers = {name: stream.powers for name, stream in inputs.items() if stream.powers}
     except Exception as error:  # networks raise any class for invalid settings
         reason = (str(error).splitlines() or [""])[0]
         raise ModelError(

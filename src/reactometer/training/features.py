@@ -12,6 +12,7 @@ import torch
 
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ClipPart, InputSpec, Item, ItemLoader, MediaReader, Steps
+from reactometer.data.power_transform import transform_item
 from reactometer.inference.inputs import encode_split, open_source
 from reactometer.inference.runtime import encode_contours
 from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder
@@ -46,7 +47,8 @@ def open_training_reader(
 
     def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         item = source(row, part, rng)
-        return replace(item, streams={name: item.streams[name] for name in names})
+        item = replace(item, streams={name: item.streams[name] for name in names})
+        return transform_item(item, model.powers)
 
     return read
 
@@ -55,7 +57,7 @@ def open_training_reader(
 def encode_inputs(model: ReactionModel, item: Item, *, all_encoders: bool = False) -> Item:
     """Replace the images and the waveform of an item by features of the frozen encoders, or of all encoders.
 
-    Log-mel and precomputed features are unchanged. Contours are always computed.
+    Log-mel is unchanged. Contours are always computed, and features from tables transformed.
     """
     batch = collate([item], n_labels=0)
     device = model.label_mean.device
@@ -74,7 +76,7 @@ def encode_inputs(model: ReactionModel, item: Item, *, all_encoders: bool = Fals
             values, mask, times_s = (tensor[0].cpu().numpy() for tensor in encoded)
             steps = Steps(values.astype(np.float32), mask, times_s)
         streams[name] = steps
-    return replace(item, streams=streams)
+    return transform_item(replace(item, streams=streams), model.powers)
 
 
 def _digest(model: ReactionModel, sampling: InputSpec) -> str:

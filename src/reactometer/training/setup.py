@@ -13,9 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import ItemLoader, split_parts
+from reactometer.data.inputs import ClipPart, Item, ItemLoader, split_parts
 from reactometer.data.leakage import check_leaks
 from reactometer.data.person_norm import FeatureStats, fit_population, fit_step_stats
+from reactometer.data.power_transform import Power, fit_powers, transform_item
 from reactometer.data.splits import assign_folds, folded_splits
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import MIN_CLIPS, varying_labels
@@ -32,9 +33,13 @@ from reactometer.terminal import is_first_process
 from reactometer.training.features import open_training_reader
 from reactometer.training.module import ReactionData
 from reactometer.training.optim import on_gpu
+from reactometer.types import FloatArray
 
 MAX_SCALE_CLIPS = 256
 """Maximum number of train clips for the mean and standard deviation of the log-mel spectrogram."""
+
+MAX_POWER_STEPS = 20_000
+"""About the maximum number of steps of train clips for the transformation of features from tables."""
 
 MIN_MOMENT_STD = 0.05
 """Minimum standard deviation of a pooled feature over train clips, in standard deviations of its steps."""
@@ -92,6 +97,8 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     sampling = sampling_of(config.model, model.describe_inputs())
     device = "cuda" if on_gpu(config.training) else "cpu"
     load_item = open_training_reader(model, dataset, sampling, device, progress=progress)
+    tables = [name for name, encoder in encoders.items() if isinstance(encoder, PrecomputedFeatures)]
+    model.powers = _fit_powers(tables, train, load_item)
     trainable = model.head_only()
     fixed = [name for name, encoder in trainable.encoders.items() if not isinstance(encoder, Pretrained)]
     if model.frozen or not sampling.media:
@@ -99,7 +106,11 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     else:  # of media, only the sound of some clips is read
         media = tuple(name for name in sampling.media if name in fixed)
         source = open_source(dataset, replace(sampling, media=media))
-        _fit_scalers(trainable, fixed, train[:: len(train) // MAX_SCALE_CLIPS + 1], source)
+
+        def load_fixed(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
+            return transform_item(source(row, part, rng), model.powers)
+
+        _fit_scalers(trainable, fixed, train[:: len(train) // MAX_SCALE_CLIPS + 1], load_fixed)
     _fit_moment_scales(trainable, train, load_item)
     splits = {"train": PartDataset(train, load_item), "val": PartDataset(dataset.split("val"), load_item)}
     stats: dict[str, FeatureStats] = {}
@@ -159,6 +170,20 @@ def _enable_checkpointing(model: ReactionModel) -> None:
                     fix="Use a pretrained encoder with model.freeze_batch_norm=true",
                 )
             encoder.checkpointing = True
+
+
+def _fit_powers(
+    names: Sequence[str], rows: Sequence[PreparedRow], load_item: ItemLoader
+) -> dict[str, list[Power]]:
+    """Fit the transformation of features from tables, on about :data:`MAX_POWER_STEPS` steps of clips."""
+    steps: dict[str, list[FloatArray]] = {name: [] for name in names}
+    parts = split_parts(rows) if names else []
+    for part in parts:
+        item = load_item(rows[part.index], part, None)
+        for name in names:
+            visible = item.streams[name].visible
+            steps[name].append(visible[:: len(visible) * len(parts) // MAX_POWER_STEPS + 1])
+    return {name: fit_powers(np.concatenate(values)) for name, values in steps.items()}
 
 
 def _fit_scalers(
