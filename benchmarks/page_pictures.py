@@ -1,6 +1,6 @@
 """Screenshots of the page: the example clip, scored by the starter model, wide and on a phone.
 
-    python benchmarks/page_pictures.py --out docs
+    python benchmarks/page_pictures.py --out docs/guides
 
 Needs the extras ``serve`` and ``dev``, and Chromium.
 """
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/guides"))
     out: Path = parser.parse_args().out
     with TemporaryDirectory() as name, sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from reactometer.cli.app import PANELS, app
 from reactometer.config import Config
+from reactometer.serving.app import DESCRIPTION
 from reactometer.serving.routes import router
 
 WORDS = {
@@ -166,7 +167,8 @@ def rest() -> Iterator[str]:
         "",
         "`reactometer serve` describes this interface at `/openapi.json`, too; any OpenAPI",
     )
-    yield from ("generator makes a client from it. [The service](/serve.md) has examples.", "")
+    yield from ("generator makes a client from it. [The service](/guides/serve.md) has examples.", "")
+    yield from (DESCRIPTION, "")
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             yield from _operation(f"{method.upper()} {path}", operation, schemas)
