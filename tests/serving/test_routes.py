@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -234,23 +233,3 @@ def test_other_origins_and_hosts_are_refused(server: Server) -> None:
         assert '"type": "ready"' in session.recv(60)
     local = server.client.get("/readyz", headers={"Origin": server.address})
     assert local.status_code == 200 and "default-src 'self'" in local.headers["Content-Security-Policy"]
-
-
-@pytest.mark.slow
-def test_the_clients_of_the_documentation_work(
-    server: Server,
-    talking: Talking,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    for name, turns in (("video.mp4", 1), ("film.mp4", 4)):
-        (tmp_path / name).write_bytes(talking(turns).read_bytes())
-    names: dict[str, Any] = {"service": server.address}
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    for block in blocks:
-        exec(block.replace("http://127.0.0.1:8000", server.address), names)
-    assert len(blocks) == 2 and "'value': 0." in capsys.readouterr().out
-    assert names["document"]["status"] == "done"

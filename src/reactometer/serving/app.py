@@ -27,7 +27,8 @@ from reactometer.serving.websocket import live_routes
 
 DESCRIPTION = """Estimates the intensity of several emotions, in [0, 1], from videos of people: for the whole
 clip, with intervals, and over time. A long clip is answered by `202` with a `Location` to poll. Every
-error is `{"error": "problem (got ...; expected ...). hint"}`. `429`, `503` and `507` set `Retry-After`, in seconds."""
+error is `{"error": "problem (got ...; expected ...). hint"}`. `429`, `503` and `507` set `Retry-After`, in
+seconds."""
 
 
 def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
