@@ -366,6 +366,9 @@ def test_the_request_as_code_gives_the_same_result(
     _score(page, file)
     page.click("text=Request as code")
     python, curl = page.locator("#codes pre").all_inner_texts()
+    page.click("text=Copy as Python")
+    _until(page, "() => ['Copied', 'Selected'].includes(document.querySelector('#codes button').textContent)")
+    assert page.evaluate("() => getSelection().toString().trim()") == python.strip()
     value = page.locator("#whole b").first.inner_text()
     label = page.locator("#whole .name").first.inner_text()
 

@@ -123,7 +123,7 @@ def draw_row(row: Any, prediction: Prediction, index: int) -> None:
     row.spines[["top", "right"]].set_visible(False)
     whole = "–" if prediction.intensities is None else f"{prediction.intensities[index]:.2f}"
     row.text(
-        1.01, 0.55, whole, transform=row.transAxes, va="center", fontsize=10, color=colour, weight="bold"
+        1.01, 0.55, whole, transform=row.transAxes, va="center", fontsize=10, color="0.2", weight="bold"
     )
     if prediction.intervals:
         bounds = "{:.2f}–{:.2f}".format(*prediction.intervals[index])

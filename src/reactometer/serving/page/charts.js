@@ -106,7 +106,7 @@ function tracesOf(clip, labels) {
 function band([start, end, kind]) {
   const [isFilled, shape] = UNSEEN[kind];
   const fill = isFilled ? css("grey") : "transparent";
-  const colours = { fillcolor: fill, fillpattern: { shape, size: 8, solidity: 0.12, fgcolor: css("soft"), bgcolor: fill } };
+  const colours = { fillcolor: fill, fillpattern: { shape, size: 8, solidity: 0.12, fgcolor: css("soft"), fgopacity: 0.45, bgcolor: fill } };
   return { x: [start, end], y: [1, 1], fill: "tozeroy", ...colours, mode: "none", hoverinfo: "skip", meta: { kind } };
 }
 

@@ -68,6 +68,6 @@ export function save(blob, filename) {
 // Selects the text of an element and copies it; without https, browsers allow only the selection.
 export async function copy(element, button) {
   getSelection().selectAllChildren(element);
-  await navigator.clipboard?.writeText(element.textContent);
-  button.textContent = navigator.clipboard ? "Copied" : "Selected";
+  const isCopied = await navigator.clipboard?.writeText(element.textContent).then(() => true, () => false);
+  button.textContent = isCopied ? "Copied" : "Selected";
 }

@@ -65,6 +65,7 @@ async function scoreFile(file) {
 
 async function tryExample() {
   $("example").disabled = true;
+  $("example").textContent = "Rendering the example…";
   try {
     const answer = await fetch("/page/example.mp4");
     if (!answer.ok) throw new Error(`The example was not loaded (got status ${answer.status}). Try again.`);
@@ -73,6 +74,7 @@ async function tryExample() {
     complain(error.message);
   }
   $("example").disabled = false;
+  $("example").textContent = "Try an example";
 }
 
 // Shows a result that was kept on the server.

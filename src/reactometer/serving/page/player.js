@@ -12,11 +12,12 @@ export function windowAt(timeline, time) {
   return timeline.length ? timeline.reduce(nearer) : null;
 }
 
-// Time ranges [start, end, kind] without a face in the sampled frames; the kind is the source of the values there.
+// Time ranges [start, end, kind] without a face in the sampled frames, or in the windows of a sound; the kind is the source of the values there.
 export function unseen({ frames, duration_s, timeline }) {
   const ranges = [];
   let last = null;
-  for (const { time_s, state } of frames ?? []) {
+  const samples = frames?.length ? frames : timeline.map(({ start_s, state }) => ({ time_s: start_s, state }));
+  for (const { time_s, state } of samples) {
     const kind = state === "face" ? null : kindOf(windowAt(timeline, time_s));
     if (kind === last) continue;
     if (last) ranges.at(-1)[1] = time_s;

@@ -52,8 +52,8 @@ function comparison(players) {
   const rows = sorted(players[0]).map((label) => {
     const values = players.map(({ prediction }) => prediction.intensities?.[label]);
     const cells = values.map((cell, index) => {
-      const notes = make("small", { textContent: [peakText(cell), formatInterval(cell, players[index].document.coverage)].filter(Boolean).join(", ") });
-      return make("td", { className: isWarned(players[index]) ? "warned" : "" }, make("b", { textContent: number(cell?.value) }), notes);
+      const notes = [peakText(cell), formatInterval(cell, players[index].document.coverage)].map((textContent) => make("small", { textContent }));
+      return make("td", { className: isWarned(players[index]) ? "warned" : "" }, make("b", { textContent: number(cell?.value) }), ...notes);
     });
     const difference = values.every(Boolean) ? values[1].value - values[0].value : null;
     const signed = difference >= 0.005 ? `+${number(difference)}` : number(difference);
