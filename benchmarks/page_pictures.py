@@ -1,6 +1,6 @@
 """Screenshots of the page: the example clip, scored by the starter model, wide and on a phone.
 
-    python benchmarks/page_pictures.py --out docs/guides
+    python benchmarks/page_pictures.py
 
 Needs the extras ``serve`` and ``dev``, and Chromium.
 """

@@ -122,9 +122,7 @@ def draw_row(row: Any, prediction: Prediction, index: int) -> None:
     row.set_ylabel(prediction.labels[index], rotation=0, ha="right", va="center", fontsize=9)
     row.spines[["top", "right"]].set_visible(False)
     whole = "–" if prediction.intensities is None else f"{prediction.intensities[index]:.2f}"
-    row.text(
-        1.01, 0.55, whole, transform=row.transAxes, va="center", fontsize=10, color="0.2", weight="bold"
-    )
+    row.text(1.01, 0.55, whole, transform=row.transAxes, va="center", fontsize=10, color="0.2", weight="bold")
     if prediction.intervals:
         bounds = "{:.2f}–{:.2f}".format(*prediction.intervals[index])
         row.text(1.01, 0.12, bounds, transform=row.transAxes, va="center", fontsize=7, color="0.4")

@@ -121,7 +121,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 FormatQuery = Annotated[
     Literal["json", "csv", "events", "frames", "elan", "vtt"],
-    Query(description="Format of the response; `csv` is the timeline."),
+    Query(description="Format of the response; `csv` is the timeline, `vtt` is of one person."),
 ]
 FramesQuery = Annotated[bool, Query(description="Include the sampled frames with face boxes.")]
 router = APIRouter()
