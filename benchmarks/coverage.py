@@ -37,7 +37,7 @@ def main() -> None:
     ]
     predictions = np.concatenate([part.intensities for part in parts])  # (clips, L)
     targets = np.concatenate([part.targets for part in parts])
-    person = np.array([row.clip.person for part in parts for row in part.rows])
+    person = np.array([row.clip.person or row.clip.clip_id for part in parts for row in part.rows])
     people, rng = np.unique(person), np.random.default_rng(0)
     edges = [0.0, *SIZE_EDGES, 1.001]
     names = [*(f"{low:g} to {high:.3g}" for low, high in pairwise(edges)), "strongest"]

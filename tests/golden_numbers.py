@@ -184,8 +184,8 @@ def _scores() -> Numbers:
         ),
         "scores/slopes": _flat([(item.slope.value, item.slope.high) for item in reliability if item.slope]),
         "scores/widths": [
-            *fit_intervals(guess, truth, 0.9).half_widths,
-            *fit_intervals(guess, truth, 0.8, people).half_widths,
+            *fit_intervals(guess, truth, 0.9).others.half_widths,
+            *fit_intervals(guess, truth, 0.8, people).strongest.half_widths,
         ],
         "scores/curve": [*curve.x, *curve.y],
     }

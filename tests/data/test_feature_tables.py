@@ -316,32 +316,45 @@ def test_tables_as_openface_writes_them_are_joined_by_the_name_of_the_file(tmp_p
         (tmp_path / f"{name}.csv").write_text(
             "frame, timestamp, success, AU01_r\n1, 0.0, 1, 0.5\n2, 0.04, 0, 0.0\n3, 0.08, 1, 1.5\n"
         )
-    features = read_file_features(tmp_path, {"au": ("AU01_r",)}, ["clips/a.mp4", "c.mp4"])
+    features = read_file_features([tmp_path], {"au": ("AU01_r",)}, ["clips/a.mp4", "c.mp4"])
     assert features.keys() == {"clips/a.mp4"}
     steps = features["clips/a.mp4"]["au"]
     assert steps.values.tolist() == [[0.5], [1.5]]
     assert steps.times_s == pytest.approx([0.0, 0.08])
     with pytest.raises(DataError, match=r"'AU02_r'.*'AU01_r'"):
-        read_file_features(tmp_path, {"au": ("AU02_r",)}, ["a.mp4"])
+        read_file_features([tmp_path], {"au": ("AU02_r",)}, ["a.mp4"])
     with pytest.raises(DataError, match=r"no row names a clip.*c\.mp4"):
-        read_file_features(tmp_path, {"au": ("AU01_r",)}, ["c.mp4"])
+        read_file_features([tmp_path], {"au": ("AU01_r",)}, ["c.mp4"])
 
 
 def test_frames_of_py_feat_are_spread_over_their_second(tmp_path: Path) -> None:
     table = pd.DataFrame({"input": "/videos/a.mp4", "frame": range(6), "AU01": np.arange(6.0)})
     table["approx_time"] = ["00:00"] * 4 + ["00:01"] * 2
     table.loc[1, "AU01"] = np.nan
-    steps = read_file_features(_save(table, tmp_path / "fex.csv"), {"au": ("AU01",)}, ["a.mp4"])["a.mp4"]
+    steps = read_file_features([_save(table, tmp_path / "fex.csv")], {"au": ("AU01",)}, ["a.mp4"])["a.mp4"]
     assert steps["au"].times_s.tolist() == [0.0, 0.5, 0.75, 1.0, 1.25]
 
 
 def test_a_table_without_times_belongs_to_every_window(tmp_path: Path) -> None:
     table = pd.DataFrame({"clip": ["a"], "text_0": [1.0], "text_1": [2.0]})
     columns = {"text": ("text_0", "text_1")}
-    text = read_file_features(_save(table, tmp_path / "text.parquet"), columns, ["a.mp4"])["a.mp4"]["text"]
+    text = read_file_features([_save(table, tmp_path / "text.parquet")], columns, ["a.mp4"])["a.mp4"]["text"]
     for start_s in (0.0, 59.0):
         window = text.between(start_s, start_s + 2.0)
         assert (window.values.tolist(), window.times_s.tolist()) == ([[1.0, 2.0]], [0.0])
+
+
+def test_each_stream_of_a_file_comes_from_the_table_that_has_it(tmp_path: Path) -> None:
+    text = _save(pd.DataFrame({"clip": ["a"], "text_0": [1.0]}), tmp_path / "text.parquet")
+    units = _save(pd.DataFrame({"clip": ["a", "b"], "AU01": [2.0, 3.0]}), tmp_path / "units.csv")
+    columns = {"units": ("AU01",), "text": ("text_0",)}
+    read = read_file_features([text, units], columns, ["a.mp4", "b.mp4"])
+    assert {path: sorted(streams) for path, streams in read.items()} == {
+        "a.mp4": ["text", "units"],
+        "b.mp4": ["units"],
+    }
+    with pytest.raises(DataError, match=r"stream 'units'.*no column 'AU01' in.*text\.parquet"):
+        read_file_features([text], columns, ["a.mp4"])
 
 
 @pytest.mark.slow

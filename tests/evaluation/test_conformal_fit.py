@@ -18,7 +18,7 @@ from reactometer.evaluation.conformal_fit import calibrate
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.robustness import measure_robustness
 from reactometer.inference.checkpoint import join_models, load_model
-from reactometer.inference.conformal import ModalityIntervals, Uncertainty
+from reactometer.inference.conformal import NO_BINS, Bins, ModalityIntervals, Uncertainty
 from reactometer.inference.predictor import predict_files
 from reactometer.io import format_json, parse_json_object
 from reactometer.labels import HUME_REACTION
@@ -159,8 +159,8 @@ def test_a_calibration_on_nine_clips_reports_how_far_it_may_be_off(
 ) -> None:
     """The true coverage is distributed as Beta(9, 1) over calibrations on nine clips."""
     by_modalities = {
-        "face": ModalityIntervals(9, 9, 0.2, (), (0.2,), 0.31),
-        "voice": ModalityIntervals(5, 5, 1.0, (), (1.0,), 1.0),
+        "face": ModalityIntervals(9, 9, Bins((), (0.2,)), Bins((), (0.2,)), 0.31),
+        "voice": ModalityIntervals(5, 5, NO_BINS, NO_BINS, 1.0),
     }
     fitted_on = {"name": "clips", "split": "val", "n_clips": 9, "n_people": 0}
     print_uncertainty(Uncertainty(0.9, by_modalities, fitted_on), "model")

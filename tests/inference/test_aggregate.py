@@ -12,7 +12,7 @@ from reactometer.config import Config
 from reactometer.data.inputs import InputSpec
 from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel
-from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, Uncertainty
+from reactometer.inference.conformal import Bins, IsotonicMap, ModalityIntervals, Uncertainty
 from reactometer.inference.prediction import Prediction
 from reactometer.inference.runtime import Graph, Networks, StreamInput
 from reactometer.inference.scores import Score
@@ -20,7 +20,9 @@ from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
 SHAPE = WindowSpec(2.0, 1.0)
-SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, 0.3, (), (0.1,), 0.4)}, {}, shortest_s=100.0)
+SURE = Uncertainty(
+    0.9, {"face": ModalityIntervals(20, 20, Bins((), (0.3,)), Bins((), (0.1,)), 0.4)}, {}, shortest_s=100.0
+)
 
 
 FACE, VOICE = StreamInput(kind="frames", feature_size=3), StreamInput(kind="log-mel", feature_size=2)

@@ -24,7 +24,13 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import MediaReader, split_parts
 from reactometer.errors import ModelError, OutputError
 from reactometer.inference.checkpoint import DESCRIPTION_FILE, join_models, load_model
-from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, Uncertainty, save_uncertainty
+from reactometer.inference.conformal import (
+    Bins,
+    IsotonicMap,
+    ModalityIntervals,
+    Uncertainty,
+    save_uncertainty,
+)
 from reactometer.inference.runtime import DEVICES
 from reactometer.inference.scores import Score, average_scores, join_parts
 from reactometer.inference.scoring import score_split
@@ -33,7 +39,7 @@ from reactometer.models.batches import collate
 from reactometer.models.registry import load_network
 from reactometer.paths import STARTER
 
-SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, 0.3, (), (0.1,), 0.4)}, {})
+SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, 20, Bins((), (0.3,)), Bins((), (0.1,)), 0.4)}, {})
 
 Edit = Callable[[dict[str, Any]], object]
 

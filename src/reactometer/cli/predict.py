@@ -122,9 +122,10 @@ def predict(
         ),
     ] = False,
     features: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Table of the files' features, for a model that uses some.", rich_help_panel=ANALYSIS
+            help="Table of the files' features, for a model that uses some; can be repeated.",
+            rich_help_panel=ANALYSIS,
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -176,7 +177,7 @@ def predict(
         render.print_run(result)
         failed = bool(result.failures)
     else:
-        failed = _predict_table(files, out, model, options, device, people, same_person, features)
+        failed = _predict_table(files, out, model, options, device, people, same_person, features or ())
     render.print_starter(model)
     raise typer.Exit(SOME_FAILED if failed else OK)
 
@@ -189,7 +190,7 @@ def _predict_table(
     device: str,
     people: Path | None,
     same_person: bool,
-    features: Path | None,
+    features: Sequence[Path],
 ) -> bool:
     from reactometer.data.files import find_files
     from reactometer.data.object_store import is_uri

@@ -150,7 +150,7 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
         if rank <= basis.n_units:
             low, high = (beta.ppf(level, rank, basis.n_units + 1 - rank) for level in BETA_QUANTILES)
             reach = f"{low:.0%} to {high:.0%}"
-        counts = (str(basis.n_clips), str(len(basis.half_widths) + 1), str(basis.n_units))
+        counts = (str(basis.n_clips), str(basis.n_bins), str(basis.n_units))
         rows.append((name, *counts, f"{basis.width:.2f}", reach))
     print_table(("by", "clips", "bins", f"{unit} per bin", "mean width", "coverage per bin"), rows)
     results.print(

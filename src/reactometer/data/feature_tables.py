@@ -386,20 +386,25 @@ def add_features(
     return replace(prepared, features=columns, tables=folder.name)
 
 
-def read_file_features(table: Path, columns: Columns, paths: Sequence[str]) -> dict[str, dict[str, Steps]]:
-    """Read the features of media files, by path and stream; the table is joined as in :func:`add_features`.
+def read_file_features(
+    tables: Sequence[Path], columns: Columns, paths: Sequence[str]
+) -> dict[str, dict[str, Steps]]:
+    """Read the features of media files, by path and stream; tables are joined as in :func:`add_features`.
 
     Raises:
-        DataError: a column is missing, or the table contains none of the files.
+        DataError: no table has the columns of a stream, or a table contains none of the files.
     """
-    opened = Table(table)
-    for names in columns.values():
-        if missing := set(names) - opened.columns.keys():
-            raise DataError(
-                f"{table}: no column '{min(missing)}', which the model uses",
-                fix=suggestion(min(missing), opened.columns),
-            )
-    return {path: clip.load() for path, clip in _match_clips(opened, columns, paths).items()}
+    opened = [Table(table) for table in tables]
+    features: dict[str, dict[str, Steps]] = {}
+    for name, names in columns.items():
+        missing = [min({*names} - table.columns.keys(), default="") for table in opened]
+        if all(missing):
+            fix = suggestion(missing[0], opened[0].columns) if len(opened) == 1 else "Add its table"
+            got = f"no column '{missing[0]}' in {', '.join(map(str, tables))}"
+            raise DataError(f"no table has the features of stream '{name}'", got=got, fix=fix)
+        for path, clip in _match_clips(opened[missing.index("")], {name: names}, paths).items():
+            features.setdefault(path, {}).update(clip.load())
+    return features
 
 
 def _join_tables(features: Mapping[str, str], data: Path, sources: Sources) -> dict[str, tuple[str, ...]]:

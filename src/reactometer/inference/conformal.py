@@ -18,15 +18,32 @@ from reactometer.io import format_json, parse_json_object, wrap_decode_errors, w
 from reactometer.types import FloatArray, IntervalBounds
 
 UNCERTAINTY_FILE = "uncertainty.json"
-FORMAT = 2
+FORMAT = 3
 
 MIN_LENGTH_RATIO = 0.5
 """A clip gets a warning if it is shorter than this share of the shortest training clip."""
 
-MAX_BINS, MIN_CLIPS_PER_BIN = 8, 20
-"""Maximum number of bins of predictions of similar size; minimum number of clips per bin."""
+MAX_STRONGEST_BINS, MAX_BINS, MIN_CLIPS_PER_BIN = 2, 8, 20
+"""Maximum number of bins of predictions of similar size, of the strongest of each clip and of the others;
+minimum number of clips per bin."""
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Half widths of intervals by size of prediction."""
+
+    edges: tuple[float, ...]  # values that separate the bins, ascending
+    half_widths: tuple[float, ...]  # one more than edges; 1 if there are too few clips
+
+    def __post_init__(self) -> None:
+        if len(self.half_widths) != len(self.edges) + 1:
+            raise ValueError(f"{len(self.edges)} edges and {len(self.half_widths)} half widths")
+
+    def half_width(self, values: Array) -> Array:
+        """Return the half width for each prediction."""
+        return np.array(self.half_widths)[np.searchsorted(self.edges, values, side="right")]
 
 
 @dataclass(frozen=True)
@@ -35,24 +52,25 @@ class ModalityIntervals:
 
     n_clips: int
     n_units: int  # minimum number of clips, or people, with a prediction in a bin
-    strongest: float  # half width of a clip's largest prediction; 1 if there are too few clips
-    edges: tuple[float, ...]  # other predictions: values that separate their bins, ascending
-    half_widths: tuple[float, ...]  # of these bins, one more than edges
+    strongest: Bins  # of the largest prediction of a clip
+    others: Bins
     width: float  # mean of high − low, within [0, 1], over the calibration clips
 
-    def __post_init__(self) -> None:
-        if len(self.half_widths) != len(self.edges) + 1:
-            raise ValueError(f"{len(self.edges)} edges and {len(self.half_widths)} half widths")
+    @property
+    def n_bins(self) -> int:
+        """Number of bins of all predictions."""
+        return len(self.strongest.half_widths) + len(self.others.half_widths)
 
     def bounds(self, predictions: npt.ArrayLike) -> Array:
         """Return the interval around each prediction, (..., L) in [0, 1]: (..., L, 2), clipped to [0, 1]."""
         values = np.asarray(predictions, dtype=np.float64)
-        half = np.array(self.half_widths)[np.searchsorted(self.edges, values, side="right")]
-        half = np.where(_is_strongest(values), self.strongest, half)
+        strongest, others = self.strongest.half_width(values), self.others.half_width(values)
+        half = np.where(_is_strongest(values), strongest, others)
         return np.stack([values - half, values + half], axis=-1).clip(0.0, 1.0)
 
 
-UNKNOWN = ModalityIntervals(0, 0, 1.0, (), (1.0,), 1.0)
+NO_BINS = Bins((), (1.0,))
+UNKNOWN = ModalityIntervals(0, 0, NO_BINS, NO_BINS, 1.0)
 """Intervals of modalities without calibration clips."""
 
 
@@ -107,9 +125,9 @@ def fit_intervals(
     """Fit intervals to calibration clips: one half width per bin of predictions of similar size.
 
     Mondrian conformal prediction (Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005,
-    section 4.5): coverage holds in each bin, over all labels. The strongest prediction of each clip is in a
-    separate bin. All other bins have about as many predictions. There are as many of these as the clips
-    allow, see :data:`MIN_CLIPS_PER_BIN`, at most :data:`MAX_BINS`.
+    section 4.5): coverage holds in each bin, over all labels. The strongest prediction of each clip is in
+    bins of their own, at most :data:`MAX_STRONGEST_BINS`; the others are in at most :data:`MAX_BINS`. There
+    are as many as the clips allow, see :data:`MIN_CLIPS_PER_BIN`, each with about as many predictions.
 
     Args:
         predictions: (n, L) in [0, 1].
@@ -121,12 +139,31 @@ def fit_intervals(
     labels = np.asarray(targets, dtype=np.float64)
     clips = np.repeat(np.arange(len(values))[:, None], values.shape[1], axis=1)  # (n, L)
     units = clips if people is None else np.array(people)[clips]
-    residuals = np.abs(values - labels)
-    is_strongest = _is_strongest(values)
-    strongest = conformal_half_width(residuals[is_strongest], units[is_strongest], coverage)
-    values, residuals = values[~is_strongest], residuals[~is_strongest]  # one dimension from here on
-    clips, units = clips[~is_strongest], units[~is_strongest]
-    for n_bins in range(MAX_BINS, 0, -1):
+    residuals, is_strongest = np.abs(values - labels), _is_strongest(values)
+
+    def fit(chosen: npt.NDArray[np.bool_], max_bins: int) -> tuple[Bins, int]:
+        arrays = values[chosen], residuals[chosen], clips[chosen], units[chosen]
+        return _fit_bins(*arrays, coverage, max_bins)
+
+    strongest, n_strongest = fit(is_strongest, MAX_STRONGEST_BINS)
+    others, n_others = fit(~is_strongest, MAX_BINS)
+    n_units = min(n_strongest, n_others) or n_others  # with one label, no prediction is the strongest
+    fitted = ModalityIntervals(len(labels), n_units, strongest, others, width=0.0)
+    return replace(fitted, width=float(np.diff(fitted.bounds(predictions)).mean()))
+
+
+def _fit_bins(
+    values: Array,
+    residuals: Array,
+    clips: npt.NDArray[Any],
+    units: npt.NDArray[Any],
+    coverage: float,
+    max_bins: int,
+) -> tuple[Bins, int]:
+    """Fit as many bins as possible to predictions (n,); return the minimum number of units per bin, too."""
+    if not len(values):
+        return NO_BINS, 0
+    for n_bins in range(max_bins, 0, -1):
         edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins))
         index = np.searchsorted(edges, values, side="right")
         bins = [index == number for number in range(len(edges) + 1)]
@@ -134,10 +171,7 @@ def fit_intervals(
         if n_clips >= MIN_CLIPS_PER_BIN and n_units >= min_calibration_size(coverage):
             break
     half_widths = [conformal_half_width(residuals[inside], units[inside], coverage) for inside in bins]
-    fitted = ModalityIntervals(
-        len(labels), n_units, strongest, tuple(edges.tolist()), tuple(half_widths), width=0.0
-    )
-    return replace(fitted, width=float(np.diff(fitted.bounds(predictions)).mean()))
+    return Bins(tuple(edges.tolist()), tuple(half_widths)), n_units
 
 
 def _is_strongest(values: Array) -> npt.NDArray[np.bool_]:

@@ -95,7 +95,7 @@ class PredictSettings(TypedDict, total=False):
     timeline: bool
     faces: str
     people: Mapping[str, str] | Mapping[Path, str] | None
-    features: Path | str | None
+    features: Paths
     smooth_s: float
     baseline: str | None
     summary: str
@@ -112,7 +112,7 @@ def predict_files(  # noqa: PLR0913 - options by keyword
     timeline: bool = True,
     faces: str = "one",
     people: Mapping[str, str] | Mapping[Path, str] | None = None,
-    features: Path | str | None = None,
+    features: Paths = (),
     smooth_s: float = 0.0,
     baseline: str | None = None,
     summary: str = "model",
@@ -137,8 +137,8 @@ def predict_files(  # noqa: PLR0913 - options by keyword
             :data:`~reactometer.media.tracking.FORGET_AFTER_S` counts as new on return, and a face seen for
             less than :data:`~.multi_face.MIN_FACE_S` is ignored.
         people: the person in each file, for a model that normalises per person; their files are read twice.
-        features: a table with the files' features, for a model that uses some; it names each file by its
-            path or by its name. Without the table, these streams are missing.
+        features: tables with the files' features, for a model that uses some; they name each file by its
+            path or by its name. Streams without a table are missing.
         smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0:
             none.
         baseline: subtract each person's baseline at rest, "0-3s" or "running", see
@@ -156,7 +156,7 @@ def predict_files(  # noqa: PLR0913 - options by keyword
 
     Raises:
         ConfigError: an option is out of range, or both ``faces="all"`` and ``people`` are given.
-        DataError: ``people`` names a file that is not in ``videos``, or ``features`` lacks a column or all
+        DataError: ``people`` names a file that is not in ``videos``, or ``features`` lack a column or all
             files.
         ModelError: the model is missing or damaged, or, for all faces, does not use the face.
     """
@@ -168,7 +168,9 @@ def predict_files(  # noqa: PLR0913 - options by keyword
     paths = [str(video) for video in as_path_list(videos)]
     person_of = person_by_path(people or {}, paths)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    by_path = {} if features is None else _read_features(loaded, Path(features), paths)
+    by_path = (
+        _read_features(loaded, [Path(table) for table in as_path_list(features)], paths) if features else {}
+    )
     predictor = Predictor(loaded, options, features=by_path)
     with progress_bar("predicting", len(paths), progress) as advance:
         shifts = fit_people(predictor, paths, person_of, isolated=isolated)
@@ -324,15 +326,17 @@ def fit_people(
     return {person: [shifts[person] for shifts in by_member] for person in people}
 
 
-def _read_features(model: LoadedModel, table: Path, paths: Sequence[str]) -> dict[str, dict[str, Steps]]:
-    """Return the features of files from a table, by path and stream."""
+def _read_features(
+    model: LoadedModel, tables: Sequence[Path], paths: Sequence[str]
+) -> dict[str, dict[str, Steps]]:
+    """Return the features of files from tables, by path and stream."""
     require("pandas", extra="evaluate")
     from reactometer.data.feature_tables import read_file_features  # importing pandas is slow
 
     columns = {name: tuple(stream.columns) for name, stream in model.streams.items() if stream.columns}
     if not columns:
         raise ConfigError("the model uses no features from a table", fix="Remove --features")
-    return read_file_features(table, columns, paths)
+    return read_file_features(tables, columns, paths)
 
 
 def _prepare_config_for(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
