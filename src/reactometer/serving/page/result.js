@@ -100,7 +100,7 @@ export function timelineTable({ document, prediction }) {
 }
 
 // The request for this result as code: [language, text].
-export function requests({ name: file, options }, hasKey) {
+function requests({ name: file, options }, hasKey) {
   const fields = Object.entries(options).filter(([, value]) => value != null);
   const address = `${location.origin}/v1/predictions`;
   const header = hasKey ? "\n        headers={\"Authorization\": \"Bearer YOUR_KEY\"}," : "";
