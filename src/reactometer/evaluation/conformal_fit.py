@@ -30,6 +30,7 @@ from reactometer.inference.scoring import score_split
 from reactometer.inference.screening import save_screening
 from reactometer.io import atomic_folder
 from reactometer.paths import find_checkpoint, find_starter
+from reactometer.terminal import progress_bar
 
 COVERAGE = 0.9
 """Default share of new labels that the intervals should contain."""
@@ -171,10 +172,13 @@ def _score_by_modalities(
         for index, row in enumerate(prepared.split(split))
         if members is None or members[index]  # of clips outside the folds, score_split returns nothing
     ]
-    passes = [
-        score_split(loaded, prepared, split, hidden, members, progress=progress)[0]
-        for hidden in _hidden_sets(sorted(loaded.streams))
-    ]
+    passes = [score_split(loaded, prepared, split, (), members, progress=progress)[0]]
+    hidden_sets = _hidden_sets(sorted(loaded.streams))
+    if hidden_sets:
+        with progress_bar("masking streams", len(hidden_sets), progress) as advance:
+            for hidden in hidden_sets:
+                passes.append(score_split(loaded, prepared, split, hidden, members, progress=False)[0])
+                advance()
     usable = [
         {index: score for index, score in enumerate(scores) if score.has_input and rows[index].clip.labels}
         for scores in passes
@@ -186,11 +190,12 @@ def _score_by_modalities(
 
 
 def _hidden_sets(streams: list[str]) -> list[tuple[str, ...]]:
-    """Return the sets of streams to hide: none, each one, and all but one."""
-    sets = [tuple(name for name in streams if name != remaining) for remaining in streams]
-    return list(
-        dict.fromkeys([(), *((name,) for name in reversed(streams)), *sets] if len(streams) > 1 else [()])
-    )
+    """Return the sets of streams to hide: each one, and all but one; none of a single stream."""
+    if len(streams) == 1:
+        return []
+    each = [(name,) for name in reversed(streams)]
+    others = [tuple(name for name in streams if name != remaining) for remaining in streams]
+    return [*dict.fromkeys([*each, *others])]
 
 
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:
