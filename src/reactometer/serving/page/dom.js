@@ -71,3 +71,6 @@ export async function copy(element, button) {
   const isCopied = await navigator.clipboard?.writeText(element.textContent).then(() => true, () => false);
   button.textContent = isCopied ? "Copied" : "Selected";
 }
+
+// Without speech the values come from the face, which is no reason to doubt them.
+export const isDoubtful = (warnings) => (warnings ?? "").split("; ").some((reason) => reason && reason !== "voice not used: no speech");

@@ -1,6 +1,6 @@
 // Results of one or two clips: values of the whole clip, warnings, events, the timeline as a table, requests as code.
 
-import { bar, copy, formatInterval, make, name, number, seconds, soft, table } from "./dom.js";
+import { bar, copy, formatInterval, isDoubtful, make, name, number, seconds, soft, table } from "./dom.js";
 import { unseen } from "./player.js";
 
 const MAX_RANGES = 6;
@@ -19,12 +19,12 @@ export function about({ document, prediction }) {
 
 export function warnings(players) {
   const prefix = ({ document }) => (players.length > 1 ? `${document.name}: ` : "");
-  const warned = players.filter(isWarned).map((player) => `${prefix(player)}Warning: ${player.prediction.warnings}.`);
+  const warned = players.filter(({ prediction }) => prediction.warnings).map((player) => `${prefix(player)}Warning: ${player.prediction.warnings}.`);
   const notes = players.flatMap((player) => player.prediction.notes.map((note) => prefix(player) + note));
   return { warned, notes };
 }
 
-const isWarned = ({ prediction }) => Boolean(prediction.warnings);
+const isWarned = ({ prediction }) => isDoubtful(prediction.warnings);
 
 export function whole(players) {
   return players.length > 1 ? comparison(players) : tiles(players[0]);
