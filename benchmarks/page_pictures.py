@@ -18,7 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 MOMENT_S = 4.0
@@ -71,7 +70,6 @@ def take(browser: Browser, address: str, picture: Path, shape: dict[str, Any]) -
     page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0) }")
     page.screenshot(path=picture, full_page=picture.stem == "page")
     page.context.close()
-    Image.open(picture).convert("RGB").quantize(256, kmeans=10).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
