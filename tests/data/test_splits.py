@@ -166,6 +166,8 @@ def test_splits_share_no_person_and_stimulus_and_have_similar_labels(tmp_path: P
         assert find_shared(manifest.clips, kind) == []
     assert (made.n_components, made.n_left_out, len(manifest.clips)) == (60, 1, 600)
     assert made.n_clips == {"train": 420, "val": 90, "test": 90}
+    assert made.to_pandas()["n_clips"].to_dict() == made.n_clips
+    assert "train 420, val 90, test 90 clips" in made._repr_html_()
     values = np.array([clip.labels for clip in manifest.clips])
     for name in ("val", "test"):
         apart = np.abs(np.array(made.means[name]) - values.mean(axis=0)) / values.std(axis=0)

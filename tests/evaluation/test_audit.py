@@ -36,6 +36,9 @@ def test_a_clean_data_set_has_no_leak_and_its_facts_are_its_tables(
     assert result.splits["train"].drift == (0.0,) * 7
     assert result.length_baseline is not None
     assert result.length_split == "val"
+    np.testing.assert_allclose(result.to_pandas().loc["val", list(HUME_REACTION)].astype(float), val.mean(0))
+    assert repr(result) == "Audit(40 clips, leaks: 0)"
+    assert "<td>24</td>" in result._repr_html_()
 
 
 @pytest.mark.slow

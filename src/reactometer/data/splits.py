@@ -6,7 +6,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from reactometer.data.manifest import check_output_table, write_listing
 from reactometer.errors import ConfigError, DataError, require
 from reactometer.terminal import is_first_process
 from reactometer.types import Clip
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 """Shares of the clips, by split."""
@@ -145,7 +150,7 @@ def _assign_greedily(
     return assignment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CleanSplit:
     """Path, sizes and mean labels of the splits that :func:`split` wrote."""
 
@@ -158,6 +163,22 @@ class CleanSplit:
     disjoint: tuple[str, ...]  # keys that the splits do not share
     sources: dict[str, str]  # the existing split that each split's clips come from; empty: from all
     n_dropped: int  # clips whose group belongs to a split with another source
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per split: the number of clips, and the mean of each label."""
+        import pandas as pd
+
+        means = pd.DataFrame.from_dict(self.means, orient="index", columns=[*self.labels])
+        means.insert(0, "n_clips", [self.n_clips[name] for name in means.index])
+        return means
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.n_clips.items())
+        return f"CleanSplit({str(self.path)!r}: {counts} clips)"
+
+    def _repr_html_(self) -> str:
+        table: str = self.to_pandas().to_html(float_format="{:.3f}".format)
+        return f"<p>{escape(repr(self))}</p>{table}"
 
 
 def split(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from reactometer.config import DataConfig, PrepareConfig
 from reactometer.data.cache import PreparedSet
@@ -40,7 +42,7 @@ class SplitSummary:
     drift: tuple[float, ...]  # (mean − mean of train) / standard deviation of train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """Result of an audit; ``leaks`` make a score untrustworthy."""
 
@@ -51,6 +53,22 @@ class Audit:
     length_baseline: Interval | None  # mean Pearson of the clip length as the only predictor, fitted on train
     length_split: str  # the split that the clip length was scored on
     limitations: tuple[str, ...]  # checks that the data do not allow, in words
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per split: its counts, and the mean of each label."""
+        rows = {split: asdict(item) for split, item in self.splits.items()}
+        means = [dict(zip(self.labels, row.pop("mean"), strict=False)) for row in rows.values()]
+        counts = pd.DataFrame.from_dict(rows, orient="index").drop(columns="drift")
+        return counts.join(pd.DataFrame(means, index=counts.index, columns=list(self.labels)))
+
+    def __repr__(self) -> str:
+        n_clips = sum(item.n_clips for item in self.splits.values())
+        return f"Audit({n_clips} clips, leaks: {len(self.leaks)})"
+
+    def _repr_html_(self) -> str:
+        leaks = "".join(f"<li>{escape(str(leak))}</li>" for leak in self.leaks)
+        table: str = self.to_pandas().to_html(float_format="{:.3f}".format)
+        return f"<p>{self!r}</p>{table}<ul>{leaks}</ul>"
 
 
 def audit(
