@@ -1,6 +1,6 @@
 // Curves, by plotly.js: one row per emotion over a shared axis of seconds, its name on the left and its value at the cursor on the right.
 
-import { colour, isDoubtful, make, number } from "./dom.js";
+import { colour, isMuted, make, number } from "./dom.js";
 import { middle, unseen, windowAt } from "./player.js";
 
 const ROW_PX = { narrow: 40, wide: 52 };
@@ -79,7 +79,7 @@ function curve(clip, label, row, line) {
   const name = plain(clip.mark ? `${label}, ${clip.mark}` : label);
   return {
     ...{ x: clip.timeline.map(middle), y: values, yaxis: axis(row), name, mode: "lines+markers", line },
-    ...{ marker: { size: 6, symbol: clip.timeline.map(({ warnings }) => (isDoubtful(warnings) ? "circle-open" : "circle")) } },
+    ...{ marker: { size: 6, symbol: clip.timeline.map(({ warnings }) => (isMuted(warnings) ? "circle-open" : "circle")) } },
     ...{ hovertemplate: "%{y:.2f}", meta: { kind: "curve", label, clip: clip.index } },
   };
 }
@@ -145,7 +145,7 @@ function overlay(element, labels, cursors) {
   element.append(...cursors, ...values);
   return (windows) =>
     labels.forEach((label, row) => {
-      const texts = windows.map((window) => make("span", { className: isDoubtful(window?.warnings) ? "warned" : "", textContent: number(window?.intensities?.[label].value) }));
+      const texts = windows.map((window) => make("span", { className: isMuted(window?.warnings) ? "warned" : "", textContent: number(window?.intensities?.[label].value) }));
       values[row].replaceChildren(...texts);
     });
 }

@@ -72,5 +72,5 @@ export async function copy(element, button) {
   button.textContent = isCopied ? "Copied" : "Selected";
 }
 
-// Without speech the values come from the face, which is no reason to doubt them.
-export const isDoubtful = (warnings) => (warnings ?? "").split("; ").some((reason) => reason && reason !== "voice not used: no speech");
+// Without speech the values come from the face, and are shown as usual.
+export const isMuted = (warnings) => (warnings ?? "").split("; ").some((reason) => reason && reason !== "voice not used: no speech");

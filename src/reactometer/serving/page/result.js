@@ -1,6 +1,6 @@
 // Results of one or two clips: values of the whole clip, warnings, events, the timeline as a table, requests as code.
 
-import { bar, copy, formatInterval, isDoubtful, make, name, number, seconds, soft, table } from "./dom.js";
+import { bar, copy, formatInterval, isMuted, make, name, number, seconds, soft, table } from "./dom.js";
 import { unseen } from "./player.js";
 
 const MAX_RANGES = 6;
@@ -24,7 +24,7 @@ export function warnings(players) {
   return { warned, notes };
 }
 
-const isWarned = ({ prediction }) => isDoubtful(prediction.warnings);
+const isWarned = ({ prediction }) => isMuted(prediction.warnings);
 
 export function whole(players) {
   return players.length > 1 ? comparison(players) : tiles(players[0]);
