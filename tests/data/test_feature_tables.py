@@ -21,7 +21,7 @@ from reactometer.data.manifest import NO_LABEL
 from reactometer.data.prepare import open_data
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.inference.checkpoint import load_model
+from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.training.train import train
 
 LABELS = ("Joy", "Fear")
@@ -278,6 +278,29 @@ def test_a_table_trains_and_scores(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(scores.loc["twice"], scores.loc["009"], atol=1e-6)
     assert scores.drop(index=["008", "twice"]).std().min() > 0
+
+
+@pytest.mark.slow(20)
+def test_members_of_an_ensemble_may_have_different_streams(tmp_path: Path) -> None:
+    """Each clip has the mean of the members whose stream it has."""
+    table = _table()
+    table.loc[table["clip"] == "008", [name for name in table if str(name)[:2] in ("AU", "po")]] = np.nan
+    path, folders = _save(table, tmp_path / "table.csv"), []
+    for stream in ("face", "voice"):
+        config = _config(path, tmp_path)
+        model = config.model.model_copy(update={"modalities": [stream]})
+        training = config.training.model_copy(update={"out": tmp_path / stream})
+        folders.append(
+            train(config=config.model_copy(update={"model": model, "training": training}), progress=False)
+        )
+    folders.append(join_models(folders, tmp_path / "joint"))
+    face, voice, joint = (
+        evaluate(folder, path, progress=False).predictions.set_index("File_ID") for folder in folders
+    )
+    expected = (face + voice) / 2
+    expected.loc["008"] = voice.loc["008"]
+    np.testing.assert_allclose(joint, expected, atol=1e-6)
+    assert joint.std().min() > 0
 
 
 def test_a_folder_with_other_files_is_unchanged(tmp_path: Path) -> None:
