@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,14 +68,15 @@ def test_wrong_options_are_refused(video: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise there")
-def test_ctrl_c_ends_it_well(video: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_well(
+    talking: Callable[[int], Path], tmp_path: Path, wait_for: Callable[[Callable[[], bool]], None]
+) -> None:
+    """The clip is longer than the test."""
     out = tmp_path / "live.csv"
-    command = [sys.executable, "-m", "reactometer", "live", str(video), "--out", str(out)]
+    command = [sys.executable, "-m", "reactometer", "live", str(talking(20)), "--out", str(out)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        until_s = time.monotonic() + 60
-        while not (out.exists() and out.read_text()) and time.monotonic() < until_s:
-            time.sleep(0.02)
+        wait_for(lambda: process.poll() is not None or (out.exists() and bool(out.read_text())))
         process.send_signal(signal.SIGINT)
         printed, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors

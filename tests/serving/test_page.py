@@ -337,6 +337,7 @@ def test_the_example_marks_the_time_without_a_face(visit: Callable[..., Any]) ->
     assert "voice" in kinds
     assert "No face; the values use only the voice" in page.inner_text("#unseen")
     page.click("text=Timeline as a table")
+    _until(page, "() => document.querySelector('#rows tbody tr')")
     rows = [row.inner_text().split() for row in page.locator("#rows tbody tr").all()]
     curves = page.evaluate(CURVES)
     assert [row[-1] for row in rows] == [f"{value:.2f}" for value in curves[-1]["y"]]

@@ -18,6 +18,9 @@ from reactometer.types import FloatArray
 MIN_STEPS = 20
 """A feature with fewer steps is unchanged."""
 
+MIN_SKEWNESS = 1.0
+"""A feature with less skewness, in either direction, is unchanged: with few people, it may be chance."""
+
 POWER_LIMITS = (-4.0, 6.0)
 """Limits of a power, the same distance from 1."""
 
@@ -38,11 +41,14 @@ UNCHANGED = Power(0.0, 1.0, 1.0)
 
 def fit_powers(values: FloatArray) -> list[Power]:
     """Fit the transformation of each feature (N, D) to training data, by maximum likelihood."""
-    from scipy.stats import yeojohnson_normmax
+    from scipy.stats import skew, yeojohnson_normmax
 
     powers = []
     for column in values.T.astype(np.float64):
         if len(column) < MIN_STEPS or np.ptp(column) <= MIN_STD * (1.0 + np.abs(column).max()):
+            powers.append(UNCHANGED)
+            continue
+        if abs(skew(column)) < MIN_SKEWNESS:
             powers.append(UNCHANGED)
             continue
         mean, std = float(column.mean()), float(column.std())
