@@ -194,10 +194,7 @@ def main() -> None:
         _end(write_error(Path(error.filename) if error.filename else "standard output", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            messages.print(
-                "stopped. hint: run the same command again; prepare, train, crossval, compare and "
-                "predict --out-dir resume"
-            )
+            messages.print("stopped. hint: run the same command again")
         raise
 
 

@@ -218,7 +218,7 @@ def _predict_table(
         write_table(rows, with_face(columns) if options.faces == "all" else columns, out)
         render.print_written([out])
     render.print_json(rows)
-    render.print_predictions(predictions)
+    render.print_predictions(predictions, out)
     return any(prediction.failed for prediction in predictions)
 
 

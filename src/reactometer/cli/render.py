@@ -130,9 +130,9 @@ def print_written(paths: Iterable[Path]) -> None:
         messages.print(f"wrote {path}")
 
 
-def print_predictions(predictions: Sequence[Prediction]) -> None:
-    """Print all emotions of a single prediction, or the strongest of each; notes and failures go to standard
-    error."""
+def print_predictions(predictions: Sequence[Prediction], out: Path | None = None) -> None:
+    """Print all emotions of a single prediction, or the strongest of each; ``out`` is the table with all of
+    them. Notes and failures go to standard error."""
     read = [prediction for prediction in predictions if not prediction.failed]
     if len(predictions) == 1 and read:
         _print_prediction(read[0])
@@ -143,7 +143,8 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
         ]
         print_table(("file", "length", "face", "strongest moments"), rows)
         if len(read) > MAX_NAMES:
-            results.print(f"and {len(read) - MAX_NAMES} more; -o table.csv has all")
+            rest = f"in {out}" if out else "with -o table.csv"
+            results.print(f"and {len(read) - MAX_NAMES} more {rest}")
     _print_notes(read)
     print_failed(
         [prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed]

@@ -12,6 +12,7 @@ from lightning.pytorch import seed_everything
 from reactometer.config import Config, change_settings, load_config, parse_config
 from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import open_data
+from reactometer.data.splits import SPLITS
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.evaluation.overlap import describe_clips
@@ -90,6 +91,13 @@ def train(
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = build_training(config, prepared, progress=progress)
     clips = setup.data
+    if progress:
+        counts = ", ".join(f"{len(setup.prepared.split(name))} {name}" for name in SPLITS)
+        has_people = any(row.clip.person for row in setup.prepared.rows)
+        unknown = "" if has_people else "; people are unknown, so several splits may have one"
+        messages.print(f"clips: {counts}{unknown}")
+        if resume:
+            messages.print(f"{out}: resuming a stopped run")
     module = ReactionModule(setup.trainable, config.training, clips)
     if fresh and is_first_process():  # only when the new run is ready to start
         delete_run(out, MODEL_DIR)
@@ -97,6 +105,8 @@ def train(
         write_atomic(out / "config.json", config.model_dump_json(indent=2) + "\n")
     trainer = fit(module, clips, config.training, out, resume=resume, progress=progress)
     if trainer.is_global_zero:
+        if progress:
+            messages.print("writing and checking the model")
         best = load_best(module, out)
         description = {
             "name": prepared.folder.name,

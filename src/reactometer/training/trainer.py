@@ -81,7 +81,7 @@ def fit(
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit as stop:  # raised by Lightning on Ctrl-C
             if progress:
-                messages.print("training stopped; the same command resumes from the last finished epoch")
+                messages.print("training resumes from its last finished epoch")
             raise KeyboardInterrupt from stop
     return trainer
 
