@@ -53,4 +53,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo runs site .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* sbom.json
+	rm -rf $(VENV) demo runs site jupyter_execute .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* sbom.json
